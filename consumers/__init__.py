@@ -1,0 +1,1 @@
+"""From Kafka into ClickHouse: every event stored exactly once, projections recomputed from it."""

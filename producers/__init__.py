@@ -1,0 +1,1 @@
+"""Everything that makes events: the node agent, usage and leases, the fleet simulator."""
