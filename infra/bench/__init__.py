@@ -1,0 +1,1 @@
+"""Benchmarks anybody can run: each states a ratio to a baseline measured in the same run."""

@@ -1,0 +1,1 @@
+"""The whole pipeline on one machine: what ``gpufleet up`` and the benchmarks start."""
