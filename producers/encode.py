@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import fastavro
 
@@ -14,8 +14,10 @@ from schemas import catalogue, framing, identity
 from schemas.identity import Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+
+
+class Message(NamedTuple):
     """One event, ready for Kafka."""
 
     topic: str
@@ -32,6 +34,7 @@ class EventEncoder:
     """Stamps events of one producer with (producer, run, seq) and encodes them with the newest schemas.
 
     ``schema_ids`` maps topics to the ids of a schema registry; topics it lacks use the catalogue's ids.
+    One thread at a time may encode with a journal.
     """
 
     def __init__(self, journal: Journal, producer_id: str, schema_ids: Mapping[str, int] | None = None) -> None:
@@ -42,14 +45,14 @@ class EventEncoder:
     def encode(self, topic: str, ts: int, fields: Mapping[str, Any]) -> Message:
         """A message for ``topic`` at event time ``ts`` (microseconds since 1970, UTC).
 
-        ``fields`` holds the event without its header. ValueError names a field that does not fit the schema; no
-        sequence number is used up by an event that cannot be encoded.
+        ``fields`` holds the event without its header. ValueError says what does not fit the schema (a missing or
+        unknown field, a wrong type, a number out of range); no sequence number is used up by an event that cannot be
+        encoded. KeyError for a topic that is not in the catalogue, or not in the journal.
         """
         schema = catalogue.latest(topic)
         row = self._journal.row(self._producer_id, topic)
-        who = Identity(
-            self._producer_id, self._journal.run_id, self._journal.next(row), ts, int(fields.get("ticks", 1))
-        )
+        ticks = int(fields.get("ticks", 1))
+        who = Identity(self._producer_id, self._journal.run_id, self._journal.next(row), ts, ticks)
         record = {
             **fields,
             "site": self._journal.site,
@@ -58,12 +61,49 @@ class EventEncoder:
             "seq": who.seq,
             "ts": who.ts,
         }
+        header = identity.pack(who)
         value = io.BytesIO()
         value.write(framing.prefix(self._schema_ids.get(topic, schema.id)))
         try:
             fastavro.schemaless_writer(value, schema.parsed, record, strict_allow_default=True)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise ValueError(f"an event for {topic} does not fit its schema: {error}") from error
-        header = identity.pack(who)
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+            raise ValueError(
+                f"an event for {topic} does not fit its schema: {_misfit(schema, record, error)}"
+            ) from error
+        key = str(record[schema.kind.key]).encode()
         self._journal.give(row, who.seq)
-        return Message(topic, str(fields[schema.kind.key]).encode(), value.getvalue(), header, row)
+        return Message(topic, key, value.getvalue(), header, row)
+
+
+@cache
+def _int_fields(topic: str) -> tuple[str, ...]:
+    """Fields of Avro int or arrays of it: fastavro writes larger numbers without a word, and no reader takes them."""
+    names = []
+    for field in catalogue.latest(topic).fields:
+        kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+        items = [kind["items"] if isinstance(kind, dict) and kind.get("type") == "array" else kind for kind in kinds]
+        if any((item["type"] if isinstance(item, dict) else item) == "int" for item in items):
+            names.append(field["name"])
+    return tuple(names)
+
+
+def _check_range(topic: str, name: str, value: Any) -> None:
+    low, high = (min(value, default=0), max(value, default=0)) if isinstance(value, list | tuple) else (value, value)
+    if low is not None and not (_INT_MIN <= low and high <= _INT_MAX):
+        raise ValueError(
+            f"an event for {topic} does not fit its schema: field {name!r} is beyond 32 bits: {low}..{high}"
+        )
+
+
+def _misfit(schema: catalogue.Schema, record: Mapping[str, Any], error: Exception) -> str:
+    """The first field that does not fit, since the encoder's own message names none for a wrong type."""
+    for field in schema.fields:
+        if field["name"] not in record:
+            if "default" not in field:
+                return f"field {field['name']!r} is missing"
+            continue
+        try:
+            fastavro.schemaless_writer(io.BytesIO(), field["type"], record[field["name"]])
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as reason:
+            return f"field {field['name']!r} holds {record[field['name']]!r:.80}: {reason}"
+    return str(error)
