@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from infra.cli.common import run_to_exit_code
+from infra.processes import follow_parent
 
 COMMANDS: Mapping[str, str] = {
     "up": "Broker, store, simulator, consumer and projector in one command, on this machine.",
@@ -77,6 +78,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    follow_parent()
     cli()
     raise AssertionError("unreachable: the group exits by itself")
 

@@ -1,0 +1,293 @@
+"""Every setting there is: name, type, default and meaning. Documentation and the file template derive from here.
+
+Units are in the names (``_s`` seconds, ``_ms``, ``_days``, ``_mb`` = 2**20 bytes). Secrets are ``SecretStr`` and have
+a companion ``<name>_file``; they come from files or the environment, never from a settings file or a flag.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+def _bootstrap(text: str) -> str:
+    for server in text.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"expected host:port[,host:port ...], found {server.strip()!r}")
+    return ",".join(server.strip() for server in text.split(","))
+
+
+def _http_url(text: str) -> str:
+    if not text:
+        return text
+    parts = urlsplit(text)
+    if parts.username or parts.password:
+        raise ValueError("expected a URL without credentials; set the user and the password (or its file) instead")
+    try:
+        port_ok = parts.port != 0
+    except ValueError:
+        port_ok = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise ValueError(f"expected http://host:port or https://host:port, found {text!r}")
+    return text.rstrip("/")
+
+
+Bootstrap = Annotated[str, AfterValidator(_bootstrap)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Section(BaseModel):
+    """A table of settings: frozen, no unknown keys, inputs never repeated in errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+class SiteSettings(Section):
+    """The data centre this process belongs to."""
+
+    name: str = Field("site-1", min_length=1, max_length=64, description="Name stamped on every event.")
+
+
+class KafkaSettings(Section):
+    """The broker: where it is, how to prove who we are, how topics are laid out."""
+
+    bootstrap: Bootstrap = Field("127.0.0.1:9092", description="Brokers to start from, host:port[,host:port ...].")
+    client_id: str = Field("gpufleet", description="Name under which the broker logs and limits us.")
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="Encryption (ssl) and authentication (sasl)."
+    )
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"] = Field(
+        "", description="With a sasl_ protocol: how to authenticate."
+    )
+    sasl_username: str = Field("", description="User for PLAIN and SCRAM.")
+    sasl_password: SecretStr | None = Field(None, description="Password for PLAIN and SCRAM.")
+    sasl_password_file: Path | None = Field(None, description="File that holds sasl_password.")
+    ssl_ca: Path | None = Field(None, description="CA certificates (PEM) that sign the brokers'; else the system's.")
+    ssl_certificate: Path | None = Field(None, description="Our certificate (PEM), where brokers ask for one.")
+    ssl_key: Path | None = Field(None, description="Private key (PEM) of ssl_certificate.")
+    ssl_key_password: SecretStr | None = Field(None, description="Password of ssl_key.")
+    ssl_key_password_file: Path | None = Field(None, description="File that holds ssl_key_password.")
+    librdkafka: dict[str, str] = Field(
+        default_factory=dict, description="Any other librdkafka option, passed through as it is and last."
+    )
+    partitions: int = Field(16, ge=1, le=1000, description="Partitions of a telemetry topic when it is created.")
+    history_partitions: int = Field(4, ge=1, le=1000, description="Partitions of a history topic when it is created.")
+    replication: int = Field(-1, ge=-1, le=9, description="Copies of each partition; -1 = the broker's default.")
+    min_insync_replicas: int = Field(
+        0, ge=0, le=9, description="Copies that acknowledge a write; 0 = broker's default."
+    )
+    message_max_bytes: int = Field(4_000_000, ge=100_000, description="Largest message a topic takes.")
+    timeout_s: float = Field(10.0, gt=0, description="Patience with administrative requests.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> KafkaSettings:
+        if self.security_protocol.startswith("sasl") and not self.sasl_mechanism:
+            raise ValueError(f"security_protocol {self.security_protocol!r} needs sasl_mechanism")
+        if self.sasl_mechanism and not self.security_protocol.startswith("sasl"):
+            raise ValueError(
+                f"sasl_mechanism {self.sasl_mechanism!r} needs security_protocol sasl_ssl or sasl_plaintext, "
+                f"found {self.security_protocol!r}"
+            )
+        if bool(self.ssl_certificate) != bool(self.ssl_key):
+            raise ValueError("ssl_certificate and ssl_key go together, found one without the other")
+        return self
+
+
+class RegistrySettings(Section):
+    """A schema registry that speaks the Confluent API. Without a URL the committed catalogue's ids are used."""
+
+    url: HttpUrl = Field("", description="Base URL; empty = no registry.")
+    username: str = Field("", description="User for basic authentication.")
+    password: SecretStr | None = Field(None, description="Password for basic authentication.")
+    password_file: Path | None = Field(None, description="File that holds password.")
+    ca: Path | None = Field(None, description="CA certificates (PEM); else the system's.")
+    certificate: Path | None = Field(None, description="Our certificate (PEM).")
+    key: Path | None = Field(None, description="Private key (PEM) of certificate.")
+    timeout_s: float = Field(10.0, gt=0, description="Patience with one request.")
+
+
+class StoreSettings(Section):
+    """ClickHouse, over HTTP."""
+
+    url: HttpUrl = Field(
+        "http://127.0.0.1:8123", min_length=1, description="http(s)://host:port of the HTTP interface."
+    )
+    user: str = Field("gpufleet", description="User of this process.")
+    password: SecretStr | None = Field(None, description="Password of user.")
+    password_file: Path | None = Field(None, description="File that holds password.")
+    database: str = Field("gpufleet", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Database of all tables.")
+    cluster: str = Field("", description="Cluster for ON CLUSTER and Replicated tables; empty = a single server.")
+    ca: Path | None = Field(None, description="CA certificates (PEM); else the system's.")
+    certificate: Path | None = Field(None, description="Our certificate (PEM), where the server asks for one.")
+    key: Path | None = Field(None, description="Private key (PEM) of certificate.")
+    verify: bool = Field(True, description="Check the server's certificate.")
+    connect_timeout_s: float = Field(5.0, gt=0, description="Patience with a connection.")
+    request_timeout_s: float = Field(300.0, gt=0, description="Patience with one request.")
+    tenant_password_dir: Path | None = Field(
+        None, description="Folder with a file <tenant>.password per tenant, for `gpufleet sql --as`."
+    )
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (8443 if parts.scheme == "https" else 8123)
+
+    @property
+    def secure(self) -> bool:
+        return self.url.startswith("https:")
+
+
+class RetentionSettings(Section):
+    """How long each tier is kept. Histories (leases, events, inventory, usage ...) are kept for ever."""
+
+    topic_days: float = Field(3.0, gt=0, description="Telemetry topics in Kafka.")
+    raw_days: int = Field(9, ge=2, description="Raw telemetry tables.")
+    minute_days: int = Field(100, ge=1, description="Minute rollups.")
+    hour_days: int = Field(1095, ge=1, description="Hour rollups.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RetentionSettings:
+        if not self.topic_days < self.raw_days <= self.minute_days <= self.hour_days:
+            raise ValueError(
+                "expected topic_days < raw_days <= minute_days <= hour_days, so that coarser tiers outlive finer ones; "
+                f"found {self.topic_days:g}, {self.raw_days}, {self.minute_days}, {self.hour_days}"
+            )
+        return self
+
+
+class ConsumeSettings(Section):
+    """The consumer: when it flushes, what it refuses, what it may hold."""
+
+    group_id: str = Field("gpufleet", min_length=1, description="Kafka consumer group.")
+    flush_mb: float = Field(16.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
+    flush_events: int = Field(50_000, ge=1, description="... or this many events ...")
+    flush_age_s: float = Field(2.0, gt=0, description="... or this age of its oldest event.")
+    inserts_per_second: float = Field(8.0, gt=0, description="Budget of inserts; batches grow older to stay inside.")
+    horizon_s: float = Field(60.0, ge=0, description="How far commits trail what is stored.")
+    quarantine_share_limit: float = Field(
+        0.2, gt=0, le=1, description="Stop when more than this share of producers has refused messages."
+    )
+    future_limit_s: float = Field(600.0, ge=0, description="Event times further ahead of the broker's are refused.")
+    past_limit_days: float = Field(
+        8.0, gt=0, description="Event times older than this are refused (raw_days less one)."
+    )
+    memory_mb: int = Field(512, ge=64, description="Bound on messages held in memory.")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /health.")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Port of /metrics and /health; 0 = none.")
+    projector: bool = Field(True, description="Run the projector inside `gpufleet consume`.")
+
+
+class ProjectSettings(Section):
+    """The projector: keeps rollups equal to what the events say."""
+
+    tail_s: float = Field(5.0, gt=0, description="How often the live tail is recomputed.")
+    minute_grace_s: float = Field(15.0, ge=0, description="Wait after a minute ends before gpu_1m is computed.")
+    threads: int = Field(2, ge=1, le=64, description="Store threads per recomputation.")
+
+
+class NvmlSource(Section):
+    """GPUs through the NVIDIA management library."""
+
+    enabled: bool = Field(True, description="Read this source.")
+    library: Path | None = Field(None, description="libnvidia-ml.so.1 to load; else the system's.")
+
+
+class KmsgSource(Section):
+    """XID and SXID lines of the kernel log."""
+
+    enabled: bool = Field(True, description="Read this source.")
+    path: Path = Field(Path("/dev/kmsg"), description="The kernel log.")
+
+
+class DcgmExporterSource(Section):
+    """The text of an existing dcgm-exporter, instead of NVML."""
+
+    enabled: bool = Field(False, description="Read this source.")
+    url: HttpUrl = Field("http://127.0.0.1:9400/metrics", description="The exporter's metrics page.")
+    timeout_s: float = Field(2.0, gt=0, description="Patience with one scrape.")
+
+
+class HostSource(Section):
+    """CPU, memory, disks and clock offset of the node."""
+
+    enabled: bool = Field(True, description="Read this source.")
+
+
+class NicSource(Section):
+    """RoCE and InfiniBand counters and port states."""
+
+    enabled: bool = Field(True, description="Read this source.")
+    sysfs: Path = Field(Path("/sys"), description="Root of sysfs.")
+
+
+class AgentSettings(Section):
+    """The node agent."""
+
+    node_id: str = Field("", max_length=255, description="Name of the node; empty = its host name.")
+    rack: str = Field("", description="Rack the node stands in.")
+    tick_ms: int = Field(1000, ge=100, le=60_000, description="Time between two samples; divides a minute.")
+    ticks_per_event: int = Field(5, ge=1, le=60, description="K: samples per fast-lane event; divides a minute.")
+    buffer_mb: int = Field(256, ge=8, description="Bound on unacknowledged events in memory.")
+    state_dir: Path = Field(Path("gpufleet-state"), description="Folder of the journal: last seq per run and topic.")
+    metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /health.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics and /health; 0 = none.")
+    nvml: NvmlSource = Field(default_factory=NvmlSource)
+    kmsg: KmsgSource = Field(default_factory=KmsgSource)
+    dcgm_exporter: DcgmExporterSource = Field(default_factory=DcgmExporterSource)
+    host: HostSource = Field(default_factory=HostSource)
+    nic: NicSource = Field(default_factory=NicSource)
+
+    @model_validator(mode="after")
+    def _whole_minutes(self) -> AgentSettings:
+        event_ms = self.tick_ms * self.ticks_per_event
+        if 60_000 % event_ms:
+            raise ValueError(
+                "an event must never cross a UTC minute: expected tick_ms * ticks_per_event to divide 60000, "
+                f"found {self.tick_ms} * {self.ticks_per_event} = {event_ms}"
+            )
+        return self
+
+
+class SimulateSettings(Section):
+    """The fleet simulator."""
+
+    scenario: str = Field("small", description="small, colossus1, or a TOML file.")
+    seed: int = Field(1, ge=0, description="Same seed, same fleet, same faults.")
+    nodes: int = Field(0, ge=0, description="Nodes to simulate; 0 = as the scenario says.")
+    speed: float = Field(1.0, gt=0, description="Simulated seconds per second.")
+    state_dir: Path = Field(Path("gpufleet-state"), description="Folder of the journal, the truth and injected faults.")
+
+
+class EmbeddedSettings(Section):
+    """Broker and store of `gpufleet up`."""
+
+    data_dir: Path = Field(Path("gpufleet-data"), description="Folder of everything `up` keeps.")
+    store_host: str = Field("127.0.0.1", description="Address the store listens on; loopback unless you change it.")
+    store_port: int = Field(
+        0, ge=0, le=65535, description="Port of the store; 0 = a free one, kept in the data folder."
+    )
+    broker_port: int = Field(0, ge=0, le=65535, description="Port of the broker; 0 = a free one.")
+    kafka_heap_mb: int = Field(512, ge=256, description="Java heap of `up --broker kafka`.")
+
+
+class Sections(Section):
+    """All sections, by name."""
+
+    site: SiteSettings = Field(default_factory=SiteSettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    consume: ConsumeSettings = Field(default_factory=ConsumeSettings)
+    project: ProjectSettings = Field(default_factory=ProjectSettings)
+    agent: AgentSettings = Field(default_factory=AgentSettings)
+    simulate: SimulateSettings = Field(default_factory=SimulateSettings)
+    embedded: EmbeddedSettings = Field(default_factory=EmbeddedSettings)

@@ -1,0 +1,57 @@
+"""From settings to librdkafka's configuration: where the broker is and how to prove who we are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from infra.config import KafkaSettings
+from infra.errors import ConfigError, UnreachableError
+
+
+def librdkafka(settings: KafkaSettings) -> dict[str, Any]:
+    """Options common to producers, consumers and administration, in librdkafka's names.
+
+    The free table ``kafka.librdkafka`` comes last and wins.
+    """
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": settings.client_id,
+        "security.protocol": settings.security_protocol,
+        "sasl.mechanism": settings.sasl_mechanism,
+        "sasl.username": settings.sasl_username,
+        "sasl.password": settings.sasl_password.get_secret_value() if settings.sasl_password else "",
+        "ssl.ca.location": str(settings.ssl_ca or ""),
+        "ssl.certificate.location": str(settings.ssl_certificate or ""),
+        "ssl.key.location": str(settings.ssl_key or ""),
+        "ssl.key.password": settings.ssl_key_password.get_secret_value() if settings.ssl_key_password else "",
+    }
+    return {name: value for name, value in options.items() if value} | dict(settings.librdkafka)
+
+
+def admin(settings: KafkaSettings) -> AdminClient:
+    """A client for topics and cluster facts. ConfigError when librdkafka refuses an option."""
+    try:
+        return AdminClient(librdkafka(settings), logger=_quiet())
+    except KafkaException as error:
+        raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from None
+
+
+def unreachable(settings: KafkaSettings, error: KafkaException) -> UnreachableError:
+    """What to tell a person about a broker that does not answer as it should."""
+    reason = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
+    how = settings.security_protocol + (f" with {settings.sasl_mechanism}" if settings.sasl_mechanism else "")
+    return UnreachableError(
+        f"Kafka at {settings.bootstrap} ({how}) does not answer: {reason}; "
+        "check that it runs, kafka.bootstrap, and the credentials (`gpufleet doctor`)"
+    )
+
+
+def _quiet() -> logging.Logger:
+    """librdkafka's own lines would stand between ours; what matters comes back as exceptions."""
+    logger = logging.Logger("gpufleet.librdkafka")
+    logger.addHandler(logging.NullHandler())
+    return logger
