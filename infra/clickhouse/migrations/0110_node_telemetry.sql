@@ -1,0 +1,66 @@
+-- Made from schemas/avsc/node-telemetry/v1.avsc by python -m infra.clickhouse.generate. Grain: one event.
+CREATE TABLE IF NOT EXISTS gpufleet.node_telemetry
+(
+    site LowCardinality(String) COMMENT 'Data centre the producer belongs to.' CODEC(ZSTD(1)),
+    producer_id String COMMENT 'Process that made the event; for a node agent the node id. With run_id and seq it is the event\'s identity.' CODEC(ZSTD(1)),
+    run_id Int64 COMMENT 'One start of the producer: microseconds since 1970 at that start, strictly larger than any earlier run of the same producer. [us]' CODEC(Delta, ZSTD(1)),
+    seq Int64 COMMENT '0, 1, 2 ... per run and topic, without gaps.' CODEC(Delta, ZSTD(1)),
+    ts DateTime64(6, 'UTC') COMMENT 'Event time, UTC. For an event with ticks: the first tick. [us]' CODEC(DoubleDelta, ZSTD(1)),
+    node_id String COMMENT 'Host name of the node, unique in the site.' CODEC(ZSTD(1)),
+    rack LowCardinality(String) COMMENT 'Rack the node stands in, as the node\'s configuration says.' CODEC(ZSTD(1)),
+    host_boot_id LowCardinality(String) COMMENT 'The kernel\'s boot id: changes when the host reboots.' CODEC(ZSTD(1)),
+    gpu_model LowCardinality(String) COMMENT 'Model of the node\'s GPUs, e.g. H100, H200, GB200; empty without GPUs.' CODEC(ZSTD(1)),
+    interval_ms Int32 COMMENT 'Time between two ticks. [ms]' CODEC(ZSTD(1)),
+    ticks Int32 COMMENT 'K: number of consecutive ticks in the event.' CODEC(ZSTD(1)),
+    gpu_index Array(Int32) COMMENT 'Index of each GPU on the node; its length n sets the shape of every per-GPU array.' CODEC(Delta, ZSTD(1)),
+    gpu_uuid Array(FixedString(16)) COMMENT 'UUID of each GPU as the driver reports it, 16 bytes.' CODEC(ZSTD(1)),
+    driver_epoch Array(Int64) COMMENT 'Per GPU: microseconds since 1970 when the agent first saw this load of the driver; counters such as energy restart with it. [us]' CODEC(Delta, ZSTD(1)),
+    clock_offset_s Float32 COMMENT 'Host clock minus reference (chrony or NTP); NaN when unknown. More than 0.5 s is an alert. [s]' CODEC(ZSTD(1)),
+    clock_synced Bool COMMENT 'Whether the kernel holds the clock synchronised.' CODEC(ZSTD(1)),
+    gr_engine_active Array(Float32) COMMENT 'Share of time the graphics or compute engine was busy. [ratio]' CODEC(Delta, ZSTD(1)),
+    sm_active Array(Float32) COMMENT 'Share of time, averaged over SMs, in which a warp was resident. [ratio]' CODEC(Delta, ZSTD(1)),
+    sm_occupancy Array(Float32) COMMENT 'Resident warps over the maximum, averaged over SMs. [ratio]' CODEC(Delta, ZSTD(1)),
+    tensor_active Array(Float32) COMMENT 'Share of cycles in which a tensor pipe was active. Separates work from spinning. [ratio]' CODEC(Delta, ZSTD(1)),
+    dram_active Array(Float32) COMMENT 'Share of cycles in which device memory was read or written. [ratio]' CODEC(Delta, ZSTD(1)),
+    fp16_active Array(Float32) COMMENT 'Share of cycles in which the FP16 pipe was active. [ratio]' CODEC(Delta, ZSTD(1)),
+    power_w Array(Float32) COMMENT 'Board power, the driver\'s one-second average. Sampled by the sensor part of the time: do not bill on it alone. [W]' CODEC(Delta, ZSTD(1)),
+    power_instant_w Array(Float32) COMMENT 'Board power at the instant of sampling. [W]' CODEC(Delta, ZSTD(1)),
+    energy_j Array(Int64) COMMENT 'Energy since the driver was loaded, whole joules; restarts with driver_epoch. -1 = no reading. [J]' CODEC(Delta, ZSTD(1)),
+    temp_gpu_c Array(Int32) COMMENT 'Temperature of the GPU core. -1 = no reading. [Cel]' CODEC(Delta, ZSTD(1)),
+    temp_mem_c Array(Int32) COMMENT 'Temperature of the device memory. -1 = no reading. [Cel]' CODEC(Delta, ZSTD(1)),
+    clock_sm_mhz Array(Int32) COMMENT 'Clock of the SMs. -1 = no reading. [MHz]' CODEC(Delta, ZSTD(1)),
+    clock_event_reasons Array(Int32) COMMENT 'Bitmask of why clocks are held down: 0x1 idle, 0x4 software power cap, 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake. -1 = no reading. [bitmask]' CODEC(Delta, ZSTD(1)),
+    fb_used_bytes Array(Int64) COMMENT 'Device memory in use. -1 = no reading. [By]' CODEC(Delta, ZSTD(1)),
+    pcie_tx_bytes_per_s Array(Float32) COMMENT 'Bytes the GPU sent over PCIe. [By/s]' CODEC(Delta, ZSTD(1)),
+    pcie_rx_bytes_per_s Array(Float32) COMMENT 'Bytes the GPU received over PCIe. [By/s]' CODEC(Delta, ZSTD(1)),
+    nvlink_tx_bytes_per_s Array(Float32) COMMENT 'Bytes the GPU sent over all NVLinks. [By/s]' CODEC(Delta, ZSTD(1)),
+    nvlink_rx_bytes_per_s Array(Float32) COMMENT 'Bytes the GPU received over all NVLinks. [By/s]' CODEC(Delta, ZSTD(1)),
+    host_cpu_util Array(Float32) COMMENT 'Share of CPU time not idle. [ratio]' CODEC(Delta, ZSTD(1)),
+    host_load1 Array(Float32) COMMENT 'Load average of one minute.' CODEC(Delta, ZSTD(1)),
+    host_mem_used_bytes Array(Int64) COMMENT 'Host memory in use (total less available). -1 = no reading. [By]' CODEC(Delta, ZSTD(1)),
+    host_mem_total_bytes Array(Int64) COMMENT 'Host memory installed. -1 = no reading. [By]' CODEC(Delta, ZSTD(1)),
+    host_swap_used_bytes Array(Int64) COMMENT 'Swap in use. -1 = no reading. [By]' CODEC(Delta, ZSTD(1)),
+    host_disk_read_bytes_per_s Array(Float32) COMMENT 'Bytes read from block devices. [By/s]' CODEC(Delta, ZSTD(1)),
+    host_disk_write_bytes_per_s Array(Float32) COMMENT 'Bytes written to block devices. [By/s]' CODEC(Delta, ZSTD(1)),
+    host_disk_used Array(Float32) COMMENT 'Share of the root file system in use. [ratio]' CODEC(Delta, ZSTD(1)),
+    host_net_rx_bytes_per_s Array(Float32) COMMENT 'Bytes received by the host\'s network interfaces, loopback left out. [By/s]' CODEC(Delta, ZSTD(1)),
+    host_net_tx_bytes_per_s Array(Float32) COMMENT 'Bytes sent by the host\'s network interfaces, loopback left out. [By/s]' CODEC(Delta, ZSTD(1)),
+    host_cpu_temp_c Array(Float32) COMMENT 'Hottest CPU package. [Cel]' CODEC(Delta, ZSTD(1)),
+    host_psi_cpu Array(Float32) COMMENT 'Pressure stall, CPU, some, 10 s average. [ratio]' CODEC(Delta, ZSTD(1)),
+    host_psi_mem Array(Float32) COMMENT 'Pressure stall, memory, some, 10 s average. [ratio]' CODEC(Delta, ZSTD(1)),
+    host_psi_io Array(Float32) COMMENT 'Pressure stall, I/O, some, 10 s average. [ratio]' CODEC(Delta, ZSTD(1)),
+    host_processes Array(Int32) COMMENT 'Processes on the host. -1 = no reading.' CODEC(Delta, ZSTD(1)),
+    host_uptime_s Array(Int64) COMMENT 'Time since the host booted. -1 = no reading. [s]' CODEC(Delta, ZSTD(1)),
+    nic_rx_bytes_per_s Array(Float32) COMMENT 'Bytes received by the RDMA ports together. [By/s]' CODEC(Delta, ZSTD(1)),
+    nic_tx_bytes_per_s Array(Float32) COMMENT 'Bytes sent by the RDMA ports together. [By/s]' CODEC(Delta, ZSTD(1)),
+    tenant LowCardinality(String) DEFAULT dictGetOrDefault('gpufleet.lease_by_node', 'tenant', (site, node_id), ts, '') COMMENT 'Customer that leased the node at that time, resolved by the store from the leases; empty = nobody.' CODEC(ZSTD(1)),
+    flaws UInt32 MATERIALIZED toUInt32(if(arrayExists(l -> l != 0 AND l != length(gpu_index), [length(gpu_uuid)]) OR arrayExists(l -> l > 1 AND l != length(gpu_index), [length(driver_epoch)]) OR arrayExists(l -> l != 0 AND l != length(gpu_index) * ticks, [length(gr_engine_active), length(sm_active), length(sm_occupancy), length(tensor_active), length(dram_active), length(fp16_active), length(power_w), length(power_instant_w), length(energy_j), length(temp_gpu_c), length(temp_mem_c), length(clock_sm_mhz), length(clock_event_reasons), length(fb_used_bytes), length(pcie_tx_bytes_per_s), length(pcie_rx_bytes_per_s), length(nvlink_tx_bytes_per_s), length(nvlink_rx_bytes_per_s)]), 1, 0) + if(arrayExists(l -> l > 1 AND l != ticks, [length(host_cpu_util), length(host_load1), length(host_mem_used_bytes), length(host_mem_total_bytes), length(host_swap_used_bytes), length(host_disk_read_bytes_per_s), length(host_disk_write_bytes_per_s), length(host_disk_used), length(host_net_rx_bytes_per_s), length(host_net_tx_bytes_per_s), length(host_cpu_temp_c), length(host_psi_cpu), length(host_psi_mem), length(host_psi_io), length(host_processes), length(host_uptime_s), length(nic_rx_bytes_per_s), length(nic_tx_bytes_per_s)]), 2, 0) + if(length(gpu_index) > 128, 16, 0) + if(ticks < 1 OR ticks > 60, 32, 0) + if(interval_ms < 1 OR interval_ms > 60000, 64, 0) + if(toUnixTimestamp64Micro(ts) % 60000000 + (toInt64(ticks) - 1) * interval_ms * 1000 >= 60000000, 128, 0) + if(arrayExists(v -> isInfinite(v), gr_engine_active) OR arrayExists(v -> isInfinite(v), sm_active) OR arrayExists(v -> isInfinite(v), sm_occupancy) OR arrayExists(v -> isInfinite(v), tensor_active) OR arrayExists(v -> isInfinite(v), dram_active) OR arrayExists(v -> isInfinite(v), fp16_active) OR arrayExists(v -> isInfinite(v), power_w) OR arrayExists(v -> isInfinite(v), power_instant_w) OR arrayExists(v -> isInfinite(v), pcie_tx_bytes_per_s) OR arrayExists(v -> isInfinite(v), pcie_rx_bytes_per_s) OR arrayExists(v -> isInfinite(v), nvlink_tx_bytes_per_s) OR arrayExists(v -> isInfinite(v), nvlink_rx_bytes_per_s) OR arrayExists(v -> isInfinite(v), host_cpu_util) OR arrayExists(v -> isInfinite(v), host_load1) OR arrayExists(v -> isInfinite(v), host_disk_read_bytes_per_s) OR arrayExists(v -> isInfinite(v), host_disk_write_bytes_per_s) OR arrayExists(v -> isInfinite(v), host_disk_used) OR arrayExists(v -> isInfinite(v), host_net_rx_bytes_per_s) OR arrayExists(v -> isInfinite(v), host_net_tx_bytes_per_s) OR arrayExists(v -> isInfinite(v), host_cpu_temp_c) OR arrayExists(v -> isInfinite(v), host_psi_cpu) OR arrayExists(v -> isInfinite(v), host_psi_mem) OR arrayExists(v -> isInfinite(v), host_psi_io) OR arrayExists(v -> isInfinite(v), nic_rx_bytes_per_s) OR arrayExists(v -> isInfinite(v), nic_tx_bytes_per_s), 256, 0) + if(arrayUniq(gpu_index) != length(gpu_index) OR arrayExists(i -> i < 0 OR i > 1023, gpu_index), 512, 0) + if(site = '' OR producer_id = '' OR node_id = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMMDD(ts)
+PRIMARY KEY (site, node_id, ts)
+ORDER BY (site, node_id, ts, producer_id, run_id, seq)
+TTL toDateTime(ts) + INTERVAL {{raw_days}} DAY
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, ttl_only_drop_parts = 1
+COMMENT 'Fast lane of a node: K consecutive ticks, one array per metric in (gpu, tick) order: value of GPU g at tick t is at g*K+t. A length of 0 = the node does not have the metric; NaN or the field\'s blank value = no reading.';

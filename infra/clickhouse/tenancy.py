@@ -1,0 +1,45 @@
+"""Who may read which rows: the one list that the store's row filters and a server's row policies are made from.
+
+A table that is not listed is closed to tenants; a test keeps the list equal to the tables that the migrations make.
+Views need no filter of their own: they read as whoever asks (SQL SECURITY INVOKER), so the tables' filters hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+TABLES: Mapping[str, str | None] = MappingProxyType(
+    {
+        # events
+        "node_telemetry": "tenant",
+        "node_counters": "tenant",
+        "node_events": "tenant",
+        "inventory": "tenant",
+        "allocations": None,
+        "leases": "tenant",
+        "tenant_usage": "tenant",
+        "tenant_limits": "tenant",
+        "facility_telemetry": None,
+        "dead_letters": None,
+        # the pipeline's own
+        "ingest_ledger": None,
+        "migrations": None,
+        "projector_state": None,
+        "projector_lock": None,
+        "projector_requests": None,
+        # projections
+        "rack_10s": "tenant",
+        "rack_1m": "tenant",
+        "fleet_10s": "tenant",
+        "gpu_1m": "tenant",
+        "gpu_1h": "tenant",
+        "usage_1m": "tenant",
+        "usage_1h": "tenant",
+        "usage_1d": "tenant",
+    }
+)
+"""Table -> the column that names the tenant whose row it is; None = tenants read nothing of it."""
+
+USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
+"""A tenant's own business: the operator reads a row only while a lease of that tenant says operator_reads_usage."""

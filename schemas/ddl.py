@@ -1,0 +1,170 @@
+"""The event tables' DDL, derived from the Avro schemas.
+
+A table holds every Avro field under its own name, and what the store adds: ``tenant``, ``flaws``, ``stored_at``. It is
+made by a committed migration with the first schema version of its kind; each later version adds its columns by a
+migration of its own (``alter_table``), so that a table that exists and one made today end up the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from schemas import flaws
+from schemas.catalogue import AvroField, EventKind, Retention, Schema, TenantFrom
+
+DATABASE = "gpufleet"
+LEASE_DICTIONARY = f"{DATABASE}.lease_by_node"
+
+_SCALARS = {
+    "string": "String",
+    "bytes": "String",
+    "boolean": "Bool",
+    "int": "Int32",
+    "long": "Int64",
+    "float": "Float32",
+    "double": "Float64",
+}
+_INTEGERS = ("int", "long")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type: str
+    comment: str
+    codec: str
+    default: str = ""
+    """DEFAULT or MATERIALIZED with its expression, or nothing."""
+
+    def ddl(self) -> str:
+        parts = [self.name, self.type, self.default, f"COMMENT {quoted(self.comment)}", f"CODEC({self.codec})"]
+        return " ".join(part for part in parts if part)
+
+
+def quoted(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def clickhouse_type(avro: Any, *, dictionary: bool = False) -> str:
+    """The column type that an Avro type lands in unchanged. ValueError for one that no event may use."""
+    if isinstance(avro, str) and avro in _SCALARS:
+        return "LowCardinality(String)" if dictionary and avro == "string" else _SCALARS[avro]
+    if isinstance(avro, list) and len(avro) == 2 and avro[0] == "null":
+        return f"Nullable({clickhouse_type(avro[1])})"
+    if isinstance(avro, dict):
+        if avro.get("logicalType") == "timestamp-micros":
+            return "DateTime64(6, 'UTC')"
+        if avro["type"] == "fixed":
+            return f"FixedString({avro['size']})"
+        if avro["type"] == "array":
+            return f"Array({clickhouse_type(avro['items'])})"
+        if avro["type"] == "map":
+            return f"Map(String, {clickhouse_type(avro['values'])})"
+    raise ValueError(
+        f"no column type for the Avro type {avro!r}: expected a scalar, timestamp-micros, fixed, array, map or a"
+        " union of null and one of them"
+    )
+
+
+def codec(field: AvroField) -> str:
+    """The compression of a field's column, by what the values do from one row, GPU and tick to the next."""
+    name, avro = field["name"], field["type"]
+    if name == "ts":
+        return "DoubleDelta, ZSTD(1)"
+    if name in ("run_id", "seq"):
+        return "Delta, ZSTD(1)"
+    items = avro["items"] if isinstance(avro, dict) and avro["type"] == "array" else None
+    if items in _INTEGERS or items == "float":
+        return "Delta, ZSTD(1)"
+    return "ZSTD(1)"
+
+
+def _comment(field: AvroField) -> str:
+    unit = f" [{field['unit']}]" if field.get("unit") else ""
+    blank = f" {field['blank']} = no reading." if "blank" in field else ""
+    return f"{field['doc']}{blank}{unit}"
+
+
+def column(field: AvroField) -> Column:
+    """The column of an Avro field."""
+    kind = clickhouse_type(field["type"], dictionary=bool(field.get("dictionary")))
+    return Column(field["name"], kind, _comment(field), codec(field))
+
+
+def tenant_expression(kind: EventKind) -> str | None:
+    """SQL that yields the tenant of a row of this kind from the leases in force; None where leases do not say."""
+    if kind.tenant is not TenantFrom.LEASE:
+        return None
+    return f"dictGetOrDefault('{LEASE_DICTIONARY}', 'tenant', (site, {kind.key}), ts, '')"
+
+
+def _added(schema: Schema) -> list[Column]:
+    columns = []
+    tenant = tenant_expression(schema.kind)
+    if tenant is not None:
+        doc = "Customer that leased the node at that time, resolved by the store from the leases; empty = nobody."
+        columns.append(Column("tenant", "LowCardinality(String)", doc, "ZSTD(1)", f"DEFAULT {tenant}"))
+    columns.append(_flaws(schema))
+    doc = "When the store took the row in: its age is the freshness of the data. [us]"
+    columns.append(Column("stored_at", "DateTime64(6, 'UTC')", doc, "Delta, ZSTD(1)", "DEFAULT now64(6)"))
+    return columns
+
+
+def _flaws(schema: Schema) -> Column:
+    doc = "What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound."
+    return Column("flaws", "UInt32", doc, "ZSTD(1)", f"MATERIALIZED {flaws.expression(schema)}")
+
+
+def columns(schema: Schema) -> list[Column]:
+    """Every column of the table of the schema's kind, as of that version, in order."""
+    return [column(field) for field in schema.fields] + _added(schema)
+
+
+def create_table(schema: Schema) -> str:
+    """CREATE TABLE for the kind of a first schema version, without a final semicolon."""
+    kind = schema.kind
+    body = ",\n".join(f"    {c.ddl()}" for c in columns(schema))
+    sort = (*kind.sort, "ts")
+    days = "toYYYYMMDD(ts)" if kind.retention is Retention.TELEMETRY else "toYYYYMM(ts)"
+    ttl = "\nTTL toDateTime(ts) + INTERVAL {{raw_days}} DAY" if kind.retention is Retention.TELEMETRY else ""
+    settings = ["fsync_after_insert = 1", "fsync_part_directory = 1", "non_replicated_deduplication_window = 0"]
+    if ttl:
+        settings.append("ttl_only_drop_parts = 1")
+    return (
+        f"CREATE TABLE IF NOT EXISTS {DATABASE}.{kind.table}\n(\n{body}\n)\n"
+        f"ENGINE = ReplacingMergeTree\nPARTITION BY {days}\nPRIMARY KEY ({', '.join(sort)})\n"
+        f"ORDER BY ({', '.join((*sort, 'producer_id', 'run_id', 'seq'))}){ttl}\n"
+        f"SETTINGS {', '.join(settings)}\n"
+        f"COMMENT {quoted(schema.definition['doc'])}"
+    )
+
+
+def alter_table(old: Schema, new: Schema) -> str:
+    """The statements that take the table from one published version to the next, each ended by a semicolon.
+
+    ValueError when the step is not additive: a column that disappears or changes its type.
+    """
+    before = {c.name: c for c in map(column, old.fields)}
+    after = [column(field) for field in new.fields]
+    changed = [c.name for c in after if c.name in before and before[c.name].type != c.type]
+    lost = sorted(before.keys() - {c.name for c in after})
+    if changed or lost:
+        raise ValueError(
+            f"{new.kind.topic} v{new.version} is not additive: types changed in {changed or 'no field'}, fields gone:"
+            f" {lost or 'none'}; publish a schema that only adds fields with defaults"
+        )
+    table = f"{DATABASE}.{new.kind.table}"
+    statements = []
+    place = "ts"
+    for c in after:
+        if c.name not in before:
+            statements.append(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {c.ddl()} AFTER {place};")
+        elif before[c.name] != c:
+            statements.append(f"ALTER TABLE {table} MODIFY COLUMN IF EXISTS {c.ddl()};")
+        place = c.name
+    statements.append(f"ALTER TABLE {table} MODIFY COLUMN IF EXISTS {_flaws(new).ddl()};")
+    return "\n".join(statements) + "\n"
