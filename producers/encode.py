@@ -13,7 +13,6 @@ from producers.journal import Journal
 from schemas import catalogue, framing, identity
 from schemas.identity import Identity
 
-
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
@@ -67,9 +66,10 @@ class EventEncoder:
         try:
             fastavro.schemaless_writer(value, schema.parsed, record, strict_allow_default=True)
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
-            raise ValueError(
-                f"an event for {topic} does not fit its schema: {_misfit(schema, record, error)}"
-            ) from error
+            reason = _misfit(schema, record, error)
+            raise ValueError(f"an event for {topic} does not fit its schema: {reason}") from error
+        for name in _int_fields(topic):
+            _check_range(topic, name, record.get(name))
         key = str(record[schema.kind.key]).encode()
         self._journal.give(row, who.seq)
         return Message(topic, key, value.getvalue(), header, row)
@@ -89,7 +89,7 @@ def _int_fields(topic: str) -> tuple[str, ...]:
 
 def _check_range(topic: str, name: str, value: Any) -> None:
     low, high = (min(value, default=0), max(value, default=0)) if isinstance(value, list | tuple) else (value, value)
-    if low is not None and not (_INT_MIN <= low and high <= _INT_MAX):
+    if low is not None and (low < _INT_MIN or high > _INT_MAX):
         raise ValueError(
             f"an event for {topic} does not fit its schema: field {name!r} is beyond 32 bits: {low}..{high}"
         )
