@@ -111,7 +111,7 @@ class KafkaOutbox:
         self._config = {
             **PRODUCER_DEFAULTS,
             "queue.buffering.max.kbytes": min(2_097_151, (bound_bytes >> 10) + 1024),
-            "logger": logging.getLogger("gpufleet.kafka"),
+            "logger": _logger(),
             **config,
             "error_cb": self._on_error,
         }
@@ -182,6 +182,7 @@ class KafkaOutbox:
         self._thread.join()
         self._producer.purge()
         self._producer.flush(1)
+        del self._producer  # its threads and connections end here, not when the last reference happens to go
         self._again.clear()
         return min(left, self.waiting)
 
@@ -327,6 +328,14 @@ class KafkaOutbox:
         pause = min(5.0, 0.1 * 2 ** min(self._failures, 10))
         self._failures += 1
         self._retry_at = time.monotonic() + pause * (1 - self._jitter() / 2)
+
+
+def _logger() -> logging.Logger:
+    """Where librdkafka's own lines go: nowhere, unless the program configures logging. Counters have the gist."""
+    logger = logging.getLogger("gpufleet.kafka")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _size(message: Message) -> int:
