@@ -121,7 +121,7 @@ def _of_file(path: Path, rank: int) -> dict[str, Value]:
             wrong.append(f"{shown}: {hidden[0]} is a secret and does not belong into a settings file; {_instead(leaf)}")
             continue
         if Path in leaf.types and isinstance(value, str):
-            value = path.parent / Path(value).expanduser()
+            value = path.parent / Path(value).expanduser() if value else None
         given[key] = Value(value, f"file {shown}", rank)
     if wrong:
         raise ConfigError("\n".join(wrong))

@@ -121,6 +121,9 @@ class StoreSettings(Section):
     password_file: Path | None = Field(None, description="File that holds password.")
     database: str = Field("gpufleet", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Database of all tables.")
     cluster: str = Field("", description="Cluster for ON CLUSTER and Replicated tables; empty = a single server.")
+    dictionary_credentials: str = Field(
+        "", description="How dictionaries read their source where user `default` may not, e.g. NAME some_collection."
+    )
     ca: Path | None = Field(None, description="CA certificates (PEM); else the system's.")
     certificate: Path | None = Field(None, description="Our certificate (PEM), where the server asks for one.")
     key: Path | None = Field(None, description="Private key (PEM) of certificate.")
@@ -151,7 +154,7 @@ class RetentionSettings(Section):
     topic_days: float = Field(3.0, gt=0, description="Telemetry topics in Kafka.")
     raw_days: int = Field(9, ge=2, description="Raw telemetry tables.")
     minute_days: int = Field(100, ge=1, description="Minute rollups.")
-    hour_days: int = Field(1095, ge=1, description="Hour rollups.")
+    hour_days: int = Field(1096, ge=1, description="Hour rollups.")
 
     @model_validator(mode="after")
     def _ordered(self) -> RetentionSettings:

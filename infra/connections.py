@@ -1,0 +1,75 @@
+"""From settings to a connection with the store, for every command that asks it something."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from infra.clickhouse.client import ClickHouse, connect
+from infra.clickhouse.render import Render
+from infra.config import Settings, StoreSettings
+from infra.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+
+def clickhouse(store: StoreSettings, *, database: str = "") -> ClickHouse:
+    """Where the store is and who asks. ``database`` only for unqualified names: it must exist."""
+    return ClickHouse(
+        host=store.host,
+        port=store.port,
+        user=store.user,
+        password=store.password.get_secret_value() if store.password else "",
+        database=database,
+        secure=store.secure,
+        verify=store.verify,
+        ca_cert=str(store.ca or ""),
+        client_cert=str(store.certificate or ""),
+        client_key=str(store.key or ""),
+        connect_timeout_s=store.connect_timeout_s,
+        read_timeout_s=store.request_timeout_s,
+    )
+
+
+def connect_store(settings: Settings, *, database: str = "", tenant: str = "") -> Client:
+    """A client for the store, as the configured user or as a tenant's.
+
+    UnreachableError when nothing answers or the credentials are refused; UsageError for a tenant without credentials.
+    """
+    store = settings.store if not tenant else as_tenant(settings.store, tenant)
+    return connect(clickhouse(store, database=database))
+
+
+def as_tenant(store: StoreSettings, tenant: str) -> StoreSettings:
+    """The store with a tenant's own user and password, from ``store.tenant_password_dir``.
+
+    A tenant's user bears the tenant's name: what it reads is decided by the engine, not here.
+    """
+    folder = store.tenant_password_dir
+    if folder is None:
+        raise ConfigError(
+            f"no credentials for tenant {tenant!r}: set store.tenant_password_dir to the folder that holds "
+            f"{tenant}.password"
+        )
+    known = sorted(path.name.removesuffix(".password") for path in folder.glob("*.password"))
+    if tenant not in known:
+        raise UsageError(
+            f"no credentials for tenant {tenant!r}: expected {folder / tenant}.password, "
+            f"found those of {', '.join(known) or 'nobody'}"
+        )
+    try:
+        password = (folder / f"{tenant}.password").read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {folder / tenant}.password: {error}") from None
+    return StoreSettings.model_validate({**store.model_dump(), "user": tenant, "password": password})
+
+
+def render(settings: Settings) -> Render:
+    """What the migrations' SQL takes from the settings."""
+    return Render(
+        raw_days=settings.retention.raw_days,
+        minute_days=settings.retention.minute_days,
+        hour_days=settings.retention.hour_days,
+        cluster=settings.store.cluster,
+        dictionary_credentials=settings.store.dictionary_credentials,
+    )
