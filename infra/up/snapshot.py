@@ -1,0 +1,95 @@
+"""What the terminal view shows, asked of the store once every few seconds: one query a line of the view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from clickhouse_connect.driver.client import Client
+
+# Grain: one row. The fleet's last 20 seconds as stored; freshness is from a tick to the moment its row was queryable.
+LIVE = """
+SELECT
+    sum(gpus) AS gpus_reporting,
+    sum(recent) / 10 AS samples_per_s,
+    maxIf(newest, newest > 0) AS newest_tick
+FROM
+(
+    SELECT
+        node_id,
+        max(length(gpu_index)) AS gpus,
+        sumIf(length(gpu_index) * ticks, stored_at > now64(6) - INTERVAL 10 SECOND) AS recent,
+        max(toUnixTimestamp64Micro(ts) + (ticks - 1) * interval_ms * 1000) AS newest
+    FROM node_telemetry
+    WHERE ts > now64(6) - INTERVAL 20 SECOND AND flaws = 0
+    GROUP BY node_id
+)
+"""
+
+FRESHNESS = """
+SELECT quantiles(0.5, 0.99)(date_diff('microsecond', ts + toIntervalMillisecond(interval_ms * tick), stored_at) / 1e6)
+FROM node_telemetry
+ARRAY JOIN range(toUInt32(ticks)) AS tick
+WHERE ts > now64(6) - INTERVAL 60 SECOND AND ts >= {since:DateTime64(6, 'UTC')}
+"""
+
+POWER = """
+SELECT argMax(power_w, ts), argMax(power_cap_w, ts)
+FROM facility_telemetry
+WHERE asset_kind = 'site' AND ts > now64(6) - INTERVAL 3 MINUTE
+"""
+
+TENANTS = """
+SELECT if(tenant = '', 'unleased', tenant) AS tenant, sum(gpus) AS gpus
+FROM
+(
+    SELECT node_id, argMax(tenant, ts) AS tenant, max(length(gpu_index)) AS gpus
+    FROM node_telemetry
+    WHERE ts > now64(6) - INTERVAL 20 SECOND AND flaws = 0
+    GROUP BY node_id
+)
+GROUP BY tenant
+ORDER BY gpus DESC
+"""
+
+SICK = "SELECT cause, count() AS gpus FROM sick_gpus GROUP BY cause ORDER BY gpus DESC LIMIT 5"
+
+DEAD_LETTERS = "SELECT count() FROM dead_letters"
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The fleet as the store sees it now."""
+
+    gpus_reporting: int = 0
+    samples_per_s: float = 0.0
+    freshness_p50_s: float | None = None
+    freshness_p99_s: float | None = None
+    power_w: float | None = None
+    power_cap_w: float | None = None
+    tenants: dict[str, int] = field(default_factory=dict)
+    """GPUs by tenant."""
+    sick: dict[str, int] = field(default_factory=dict)
+    """GPUs by cause."""
+    dead_letters: int = 0
+
+
+def take(client: Client, since_us: int) -> Snapshot:
+    """Ask the store. ``since_us``: start of the live run, before which freshness means nothing."""
+    shot = Snapshot()
+    gpus, samples, _newest = client.query(LIVE).result_rows[0]
+    shot.gpus_reporting, shot.samples_per_s = int(gpus), float(samples)
+    shot.freshness_p50_s, shot.freshness_p99_s = freshness(client, since_us)
+    shot.power_w, shot.power_cap_w = client.query(POWER).result_rows[0]
+    shot.tenants = {str(tenant): int(count) for tenant, count in client.query(TENANTS).result_rows}
+    shot.sick = {str(cause): int(count) for cause, count in client.query(SICK).result_rows}
+    shot.dead_letters = int(client.query(DEAD_LETTERS).result_rows[0][0])
+    return shot
+
+
+def freshness(client: Client, since_us: int) -> tuple[float | None, float | None]:
+    """Median and 99th percentile seconds from a tick to its row, over the last minute; None without ticks."""
+    rows = client.query(FRESHNESS, parameters={"since": since_us / 1e6}).result_rows
+    if not rows or not rows[0][0]:
+        return None, None
+    median, p99 = rows[0][0]
+    return (None, None) if median != median else (float(median), float(p99))

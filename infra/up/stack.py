@@ -1,0 +1,206 @@
+"""Broker, store, topics, tables, consumer and projector on one machine, started in order and stopped in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from clickhouse_connect.driver.client import Client
+
+from infra.clickhouse.migrate import migrate
+from infra.clickhouse.tenancy import TABLES
+from infra.config import Settings, load, remove_runtime, write_runtime
+from infra.connections import connect_store, render
+from infra.embedded.apache_kafka import ApacheKafka
+from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.child import Child
+from infra.embedded.store.errors import StoreError
+from infra.embedded.store.passwords import hash_password, new_password
+from infra.embedded.store.process import StoreProcess
+from infra.embedded.store.users import Kind, User, write_secret
+from infra.errors import UnreachableError, UsageError
+from infra.kafka.client import admin
+from infra.kafka.topics import Topics, wanted
+from producers.journal import JournalError, JournalInUseError, lock
+
+Broker = Literal["embedded", "kafka"]
+Say = Callable[[str], None]
+WRITER = "writer"
+
+
+class Stack:
+    """Everything between the producers and a question, as child processes of this one.
+
+    ``data`` keeps it all: the store, Kafka's log (the embedded broker keeps none), passwords, journals, logs. One
+    process at a time: UsageError when another holds the folder. ``overrides`` are settings (dotted keys) for the
+    children; ``tenants`` get a user of the store each, their password in ``data/secrets/TENANT.password``.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        settings: Settings,
+        broker: Broker = "embedded",
+        overrides: Mapping[str, Any] | None = None,
+        tenants: Sequence[str] = (),
+        say: Say = lambda _text: None,
+    ) -> None:
+        self.data = data.absolute()
+        self._given = settings
+        self._overrides = dict(overrides or {})
+        self._tenants = tuple(tenants)
+        self._say = say
+        self._kind = broker
+        self._lock = -1
+        self.settings = settings
+        self.broker: EmbeddedBroker | ApacheKafka = (
+            EmbeddedBroker(self.data / "broker", port=settings.embedded.broker_port)
+            if broker == "embedded"
+            else ApacheKafka(
+                self.data / "kafka", port=settings.embedded.broker_port, heap_mb=settings.embedded.kafka_heap_mb
+            )
+        )
+        self.store: StoreProcess | None = None
+        self.children: dict[str, Child] = {}
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    @property
+    def journals(self) -> Path:
+        """Folder of the producers' journals."""
+        return self.data / "journals"
+
+    def client(self) -> Client:
+        """A connection to the store as the operator, in the database."""
+        return connect_store(self.settings, database=self.settings.store.database)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by role, for CPU and memory meters."""
+        known = {name: child.process.pid for name, child in self.children.items()}
+        if self.broker.pid is not None:
+            known["broker"] = self.broker.pid
+        if self.store is not None:
+            known["store"] = self.store.pid
+        return known
+
+    def start_child(self, name: str, *arguments: str) -> Child:
+        """Run ``gpufleet ARGUMENTS`` against this stack, its output in ``data/log/NAME.log``."""
+        child = Child(
+            [sys.executable, "-m", "infra.cli.main", *arguments, "--data", str(self.data)],
+            self.data / "log" / f"{name}.log",
+        )
+        self.children[name] = child
+        return child
+
+    def check(self) -> None:
+        """UnreachableError, with its last words, when a part has died."""
+        for name, child in self.children.items():
+            if not child.alive():
+                raise UnreachableError(
+                    f"{name} ended with exit code {child.process.returncode}; {child.log}:\n{child.tail()}"
+                )
+        if not self.broker.alive():
+            raise UnreachableError(f"the broker died; its log is in {self.broker.folder}")
+        if self.store is not None and not self.store.alive():
+            raise UnreachableError(f"the store died; its log is {self.store.log}")
+
+    def stop_child(self, name: str, timeout_s: float = 60.0) -> None:
+        """Let one part finish in its own time, e.g. the consumer after the last event."""
+        child = self.children.pop(name, None)
+        if child is not None:
+            child.stop(timeout_s)
+
+    def stop(self) -> None:
+        """Stop what runs, readers before what they read from."""
+        for name in ("consumer", "projector", *self.children):
+            self.stop_child(name)
+        with contextlib.suppress(Exception):
+            self.broker.stop()
+        if self.store is not None:
+            self.store.stop()
+            self.store = None
+        if self._lock >= 0:
+            remove_runtime(self.data)
+            os.close(self._lock)
+            self._lock = -1
+
+    def _start(self) -> None:
+        try:
+            self._lock = lock(self.data)
+        except JournalInUseError:
+            raise UsageError(
+                f"another `gpufleet up` runs on {self.data}; stop it, or choose another folder with --data"
+            ) from None
+        except JournalError as error:
+            raise UsageError(f"cannot use the data folder {self.data}: {error}; choose another with --data") from None
+        self._say(f"broker: {'Apache Kafka' if self._kind == 'kafka' else 'embedded (in memory)'}")
+        self.broker.start()
+        self._say("store: ClickHouse engine (chDB)")
+        self.store = self._start_store()
+        self.settings = self._publish()
+        self._say("topics and tables")
+        topics = Topics(admin(self.settings.kafka), self.settings.kafka)
+        topics.apply(topics.plan(wanted(self.settings.kafka, self.settings.retention)))
+        client = connect_store(self.settings)
+        try:
+            migrate(client, render(self.settings))
+        finally:
+            client.close()
+        self.start_child("consumer", "consume")
+        self.start_child("projector", "project")
+
+    def _start_store(self) -> StoreProcess:
+        embedded = self._given.embedded
+        store = StoreProcess(
+            self.data / "store",
+            port=embedded.store_port,
+            host=embedded.store_host,
+            users=list(self._users()),
+            policies=TABLES,
+            database=self._given.store.database,
+        )
+        try:
+            return store.start()
+        except StoreError as error:
+            raise UnreachableError(str(error)) from None
+
+    def _users(self) -> Iterator[User]:
+        secrets = self.data / "secrets"
+        secrets.mkdir(parents=True, exist_ok=True)
+        secrets.chmod(0o700)
+        for tenant in self._tenants:
+            path = secrets / f"{tenant}.password"
+            if not path.exists():
+                write_secret(path, new_password() + "\n")
+            yield User(tenant, Kind.TENANT, hash_password(path.read_text().strip()), tenant)
+
+    def _publish(self) -> Settings:
+        """Settings with which every gpufleet command finds this stack, in ``data/runtime.toml``."""
+        assert self.store is not None
+        values = {
+            "site.name": self._given.site.name,
+            "kafka.bootstrap": self.broker.bootstrap,
+            "store.url": self.store.url,
+            "store.user": self.store.username,
+            "store.password_file": str(self.data / "store" / "operator.password"),
+            "store.tenant_password_dir": str(self.data / "secrets"),
+            "agent.state_dir": str(self.journals),
+            "simulate.state_dir": str(self.journals),
+            "consume.projector": False,
+            **self._overrides,
+        }
+        write_runtime(self.data, values)
+        return load(data=self.data)
