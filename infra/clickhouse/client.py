@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import UnreachableError
+from infra.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+    from infra.config.models import StoreSettings
 
 SETTINGS: Mapping[str, Any] = {"async_insert": 0}
 """Pinned for every connection: 26.9 turned asynchronous inserts on by default, and an insert must mean stored."""
@@ -36,11 +38,36 @@ class ClickHouse:
     """Further settings for every query."""
 
 
-def connect(where: ClickHouse) -> Client:
+def of_settings(store: StoreSettings) -> ClickHouse:
+    """The connection that the settings describe. ConfigError when the password's file cannot be read."""
+    password = store.password.get_secret_value() if store.password else ""
+    if not password and store.password_file:
+        try:
+            password = store.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"store.password_file {store.password_file}: {error.strerror or error}") from None
+    return ClickHouse(
+        host=store.host,
+        port=store.port,
+        user=store.user,
+        password=password,
+        secure=store.secure,
+        verify=store.verify,
+        ca_cert=str(store.ca or ""),
+        client_cert=str(store.certificate or ""),
+        client_key=str(store.key or ""),
+        connect_timeout_s=store.connect_timeout_s,
+        read_timeout_s=store.request_timeout_s,
+    )
+
+
+def connect(where: ClickHouse | StoreSettings) -> Client:
     """A clickhouse-connect client; safe to share between threads, since queries carry no session.
 
     UnreachableError when nothing answers or the credentials are refused.
     """
+    if not isinstance(where, ClickHouse):
+        where = of_settings(where)
     import clickhouse_connect
     from clickhouse_connect.driver.exceptions import Error
 
@@ -68,5 +95,5 @@ def connect(where: ClickHouse) -> Client:
         scheme = "https" if where.secure else "http"
         raise UnreachableError(
             f"ClickHouse at {scheme}://{where.host}:{where.port} as {where.user!r}: {str(error).strip()}; check that it"
-            " runs, clickhouse.host, clickhouse.port, clickhouse.user and clickhouse.password"
+            " runs, and store.url, store.user and store.password"
         ) from error

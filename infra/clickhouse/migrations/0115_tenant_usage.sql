@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS gpufleet.tenant_usage
     input_tokens Int64 COMMENT 'Tokens read, cached ones left out.' CODEC(ZSTD(1)),
     cached_tokens Int64 COMMENT 'Input tokens served from the prompt cache.' CODEC(ZSTD(1)),
     output_tokens Int64 COMMENT 'Tokens generated.' CODEC(ZSTD(1)),
-    latency_bounds_ms Array(Int32) COMMENT 'Upper bounds of the histogram buckets; one more bucket counts what lies above. [ms]' CODEC(Delta, ZSTD(1)),
+    latency_bounds_ms Array(Int32) COMMENT 'Upper bounds of the histogram buckets; one more bucket counts what lies above. [ms]' CODEC(ZSTD(1)),
     ttft_counts Array(Int64) COMMENT 'Requests per bucket of time to first token; empty = not measured.' CODEC(Delta, ZSTD(1)),
     latency_counts Array(Int64) COMMENT 'Requests per bucket of whole latency; empty = not measured.' CODEC(Delta, ZSTD(1)),
     source LowCardinality(String) COMMENT 'gateway, replay or simulator.' CODEC(ZSTD(1)),
