@@ -1,15 +1,18 @@
-"""The event tables' migrations as text: ``python -m infra.clickhouse.generate`` writes the committed files.
+"""The migrations that derive from Python and the schemas: ``python -m infra.clickhouse.generate`` writes the files.
 
 A kind's first schema version is a CREATE TABLE, each later one an ALTER TABLE. To publish version 2 of a kind: add
 ``avsc/<topic>/v2.avsc``, register its id, choose the next free migration number, add it to ``FILES`` and run the
-module. A test keeps the committed files equal to what the schemas say; files of released versions never change.
+module; where a view unrolls the kind, give ``files`` one more file that makes the view anew from version 2. A test
+keeps the committed files equal to what the schemas say; files of released versions never change.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from infra.clickhouse import unroll
 from schemas import catalogue, ddl
+from schemas.flaws import MEANING
 
 FILES: dict[tuple[str, int], int] = {
     ("leases", 1): 101,
@@ -45,10 +48,45 @@ def migration(topic: str, version: int) -> str:
     return head + ddl.alter_table(versions[version - 1], versions[version])
 
 
+def flaw_bits() -> str:
+    """The view that names the bits of ``flaws``."""
+    rows = ",\n        ".join(f"({int(f)}, '{str(f.name).lower()}', {ddl.quoted(text)})" for f, text in MEANING.items())
+    return f"""-- Made from schemas/flaws.py by python -m infra.clickhouse.generate. Grain: one bit of the column flaws.
+CREATE OR REPLACE VIEW gpufleet.flaw_bits
+(
+    bit UInt32 COMMENT 'Value of the bit.',
+    flaw String COMMENT 'Its name.',
+    meaning String COMMENT 'What is absurd about such an event.'
+)
+COMMENT 'What the bits of the column flaws mean.'
+AS SELECT
+    tupleElement(row, 1) AS bit,
+    tupleElement(row, 2) AS flaw,
+    tupleElement(row, 3) AS meaning
+FROM (SELECT arrayJoin([
+        {rows}]) AS row);
+"""
+
+
+def unrolling_views(version: int = 1) -> str:
+    """The views with a row per tick of a GPU, host or NIC, as of a version of both lanes' schemas."""
+    head = (
+        "-- Made from the Avro schemas by python -m infra.clickhouse.generate. Grain: a tick of a GPU, host or NIC.\n"
+    )
+    schemas = {(schema.kind.topic, schema.version): schema for schema in catalogue.published()}
+    return head + "\n".join(unroll.view(which, schemas[which.topic, version]) for which in unroll.VIEWS)
+
+
+def files() -> dict[str, str]:
+    """Name -> text of every migration that is made here."""
+    made = {file_name(topic, version): migration(topic, version) for topic, version in FILES}
+    return made | {"0120_flaw_bits.sql": flaw_bits(), "0122_unrolled.sql": unrolling_views()}
+
+
 def main() -> None:
-    """Write the files of every published schema version."""
-    for topic, version in FILES:
-        (MIGRATIONS / file_name(topic, version)).write_text(migration(topic, version), encoding="utf-8")
+    """Write the files."""
+    for name, text in files().items():
+        (MIGRATIONS / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
