@@ -1,0 +1,1 @@
+"""Leases, declared in TOML and kept as a history of events."""

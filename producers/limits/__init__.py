@@ -1,0 +1,1 @@
+"""Caps and limits of tenants, declared in TOML and kept as a history of events."""

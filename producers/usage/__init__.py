@@ -1,0 +1,1 @@
+"""Tenant usage: request logs of a gateway become windowed events."""
