@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, TopicCollection, TopicPartition
 
 from infra.config import KafkaSettings
-from infra.kafka.client import librdkafka
+from infra.kafka.client import admin, librdkafka
 from schemas.catalogue import KINDS
 
+# Grain: topic, its id and partition.
 STORED = """
-SELECT topic, partition, max(last_offset) + 1 AS next
+SELECT topic, topic_id, partition, max(last_offset) + 1 AS next
 FROM ingest_ledger
-WHERE topic_id = {topic_id:String} AND topic = {topic:String}
-GROUP BY topic, partition
+GROUP BY topic, topic_id, partition
 """
 
 
@@ -27,12 +29,19 @@ class Backlog:
         self._reader = Consumer({**librdkafka(kafka), "group.id": "gpufleet-backlog", "enable.auto.commit": False})
         self._timeout_s = kafka.timeout_s
 
+    @classmethod
+    def of(cls, kafka: KafkaSettings, client: Client) -> Self:
+        """The backlog of the topics as they are now."""
+        described = admin(kafka).describe_topics(TopicCollection(list(KINDS)), request_timeout=kafka.timeout_s)
+        ids = {name: str(future.result(kafka.timeout_s + 5).topic_id) for name, future in described.items()}
+        return cls(kafka, client, ids)
+
     def ends(self) -> dict[tuple[str, int], int]:
         """Log end by (topic, partition), of partitions that hold anything."""
         ends = {}
         topics = self._reader.list_topics(timeout=self._timeout_s).topics
-        for topic in KINDS:
-            for partition in topics[topic].partitions if topic in topics else ():
+        for topic in self._topic_ids:
+            for partition in topics[topic].partitions:
                 _low, high = self._reader.get_watermark_offsets(
                     TopicPartition(topic, partition), timeout=self._timeout_s, cached=False
                 )
@@ -42,10 +51,11 @@ class Backlog:
 
     def count(self) -> int:
         """Messages between what is stored and the log ends."""
-        stored: dict[tuple[str, int], int] = {}
-        for topic, topic_id in self._topic_ids.items():
-            rows = self._client.query(STORED, parameters={"topic": topic, "topic_id": topic_id}).result_rows
-            stored.update({(str(name), int(partition)): int(nxt) for name, partition, nxt in rows})
+        stored = {
+            (topic, partition): next_offset
+            for topic, topic_id, partition, next_offset in self._client.query(STORED).result_rows
+            if self._topic_ids.get(topic) == topic_id
+        }
         return sum(max(0, end - stored.get(place, 0)) for place, end in self.ends().items())
 
     def close(self) -> None:

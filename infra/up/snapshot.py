@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
@@ -25,11 +27,12 @@ FROM
 )
 """
 
+# Grain: one row. Seconds from a tick to the moment its row was inserted.
 FRESHNESS = """
 SELECT quantiles(0.5, 0.99)(date_diff('microsecond', ts + toIntervalMillisecond(interval_ms * tick), stored_at) / 1e6)
 FROM node_telemetry
 ARRAY JOIN range(toUInt32(ticks)) AS tick
-WHERE ts > now64(6) - INTERVAL 60 SECOND AND ts >= {since:DateTime64(6, 'UTC')}
+WHERE ts >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
 """
 
 POWER = """
@@ -78,7 +81,8 @@ def take(client: Client, since_us: int) -> Snapshot:
     shot = Snapshot()
     gpus, samples, _newest = client.query(LIVE).result_rows[0]
     shot.gpus_reporting, shot.samples_per_s = int(gpus), float(samples)
-    shot.freshness_p50_s, shot.freshness_p99_s = freshness(client, since_us)
+    recent = max(since_us, time.time_ns() // 1000 - 60_000_000)
+    shot.freshness_p50_s, shot.freshness_p99_s = freshness_since(client, recent)
     shot.power_w, shot.power_cap_w = client.query(POWER).result_rows[0]
     shot.tenants = {str(tenant): int(count) for tenant, count in client.query(TENANTS).result_rows}
     shot.sick = {str(cause): int(count) for cause, count in client.query(SICK).result_rows}
@@ -86,10 +90,8 @@ def take(client: Client, since_us: int) -> Snapshot:
     return shot
 
 
-def freshness(client: Client, since_us: int) -> tuple[float | None, float | None]:
-    """Median and 99th percentile seconds from a tick to its row, over the last minute; None without ticks."""
-    rows = client.query(FRESHNESS, parameters={"since": since_us / 1e6}).result_rows
-    if not rows or not rows[0][0]:
-        return None, None
-    median, p99 = rows[0][0]
-    return (None, None) if median != median else (float(median), float(p99))
+def freshness_since(client: Client, since_us: int) -> tuple[float | None, float | None]:
+    """Median and 99th percentile seconds from a tick to its row, of events since then; None without any."""
+    rows = client.query(FRESHNESS, parameters={"since": since_us}).result_rows
+    median, high = rows[0][0] if rows and rows[0][0] else (math.nan, math.nan)
+    return (None, None) if math.isnan(median) else (round(median, 3), round(high, 3))

@@ -159,6 +159,9 @@ class Stack:
             migrate(client, render(self.settings))
         finally:
             client.close()
+
+    def start_readers(self) -> None:
+        """Start the consumer and the projector."""
         self.start_child("consumer", "consume")
         self.start_child("projector", "project")
 

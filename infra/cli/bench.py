@@ -1,0 +1,88 @@
+"""gpufleet bench: measure this machine, as a ratio to a baseline in the same run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from infra.cli.common import json_option, print_json
+from infra.config import load
+
+
+@click.group()
+def command() -> None:
+    """Measure on this machine, as a ratio to a baseline in the same run."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet bench ingest --gpus 8192 --seconds 60
+  gpufleet bench ingest --broker kafka --gpus 220160 --seconds 600 --json
+  gpufleet bench ingest --broker kafka --paced --seconds 300"""
+)
+@click.option("--broker", type=click.Choice(["embedded", "kafka"]), default="embedded", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=72), default=220_160, show_default=True, help="Size of the fleet.")
+@click.option("--seconds", type=click.IntRange(min=1), default=600, show_default=True, help="Fleet time to send.")
+@click.option("--paced", is_flag=True, help="By the wall clock at 1 Hz: measures freshness.")
+@click.option("--ticks", type=click.IntRange(1, 60), default=5, show_default=True, help="K, samples per event.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the data here. [default: a temporary folder]")
+@json_option
+def ingest(
+    broker: Literal["embedded", "kafka"],
+    gpus: int,
+    seconds: int,
+    paced: bool,
+    ticks: int,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """A fleet's events through the real consumer and projector, against a well-written straightforward pipeline.
+
+    Fills the topics, drains them, reports GPU samples per second and per CPU-second of broker, consumer and store,
+    merge debt, bytes per value, and the ratio. The embedded broker is memory only: its fill is capped, and says so.
+    """
+    from infra.bench import ingest as bench
+    from infra.bench import paced as at_pace
+    from producers.simulator import scenario as scenarios
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    with _place(folder) as data:
+        settings = load(config=None, data=None)
+        whole = scenarios.load("colossus1")
+        fleet = scenarios.load("colossus1", nodes=max(1, round(whole.nodes * gpus / whole.gpus)))
+        overrides = {"kafka.partitions": 8, "kafka.history_partitions": 1}
+        if paced:
+            report = at_pace.paced(data, settings, broker, fleet, seconds, ticks, say, overrides)
+        else:
+            report = bench.ingest(data, settings, broker, fleet, seconds, say, overrides)
+    print_json(report) if as_json else _print(report)
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gpufleet-bench-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
+
+
+def _print(report: dict[str, Any], indent: str = "") -> None:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{name}:")
+            _print(value, indent + "  ")
+        elif isinstance(value, list):
+            click.echo(f"{indent}{name}: {len(value)} readings (--json shows them)")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            click.echo(f"{indent}{name}: {value:,}")
+        else:
+            click.echo(f"{indent}{name}: {value}")
