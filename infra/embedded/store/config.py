@@ -64,10 +64,12 @@ def _table(name: str, rule: str) -> str:
     return f"<table name={quoteattr(name)}><filter>{escape(rule)}</filter></table>"
 
 
-def write(folder: Path, log: Path, limits: Limits, filters: str, boot: str) -> Path:
+def write(folder: Path, log: Path, limits: Limits, filters: str, operator: str, boot: str) -> Path:
     """Write config.xml and users.xml into `folder`; the path of config.xml.
 
-    `boot` is this start's identifier, readable as SELECT getMacro('gpufleet_boot') or from system.macros.
+    The profile makes every connection the operator's, since dictionaries and background work read through the same
+    filters and cannot be given a carrier of their own; Engine.tenant takes it away. `boot` is
+    this start's identifier, readable as SELECT getMacro('gpufleet_boot') or from system.macros.
     """
     memory = limits.memory or machine_memory() // 2
     query_memory = limits.query_memory or memory * 3 // 4
@@ -76,6 +78,7 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, boot: str) -> P
     users.write_text(
         f"""<clickhouse>
 <profiles><default>
+<log_comment>{operator}</log_comment>
 <max_memory_usage>{query_memory}</max_memory_usage>
 <max_threads>{threads}</max_threads>
 </default></profiles>
@@ -95,7 +98,6 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, boot: str) -> P
     config.write_text(
         f"""<clickhouse>
 <logger>
-<level>information</level>
 <log>{escape(str(log))}</log>
 <size>20M</size>
 <count>3</count>

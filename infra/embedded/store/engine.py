@@ -103,6 +103,13 @@ class Connection:
         self._raw.close()
 
 
+def _escaped(text: str) -> str:
+    """The text as TabSeparated shows it."""
+    for plain, code in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("'", "\\'"), ("\0", "\\0"), ("\r", "\\r")):
+        text = text.replace(plain, code)
+    return text
+
+
 def _text(sql: str | bytes) -> str:
     return sql if isinstance(sql, str) else sql.decode("utf-8", "surrogateescape")
 
@@ -119,7 +126,7 @@ class Engine:
                 "or point [clickhouse] at a ClickHouse server"
             ) from None
         self._chdb: Any = _chdb
-        self._target = f"{data}?config-file={config}"
+        self._target = f"{data}?config-file={config}&log-level=information"
         self._operator = operator
         try:
             self._first = self._chdb.connect(self._target)
@@ -128,22 +135,24 @@ class Engine:
         row = self.operator().run("SELECT version(), timezone(), hostName()").bytes().decode()
         self.version, self.timezone, self.host = row.rstrip("\n").split("\t")
 
-    def connect(self) -> Connection:
-        """A fresh connection that sees no tenant's rows."""
-        return Connection(self._chdb.connect(self._target))
-
     def operator(self) -> Connection:
         """A fresh connection that sees everything."""
-        connection = self.connect()
-        connection.set({CARRIER: self._operator})
-        return connection
+        return Connection(self._chdb.connect(self._target))
 
-    def tenant(self, tenant: str) -> Connection:
-        """A fresh connection that sees one tenant's rows; still to be limited and made read-only."""
+    def tenant(self, tenant: str, settings: Mapping[str, str]) -> Connection:
+        """A fresh connection that sees one tenant's rows, with these settings, read-only from here on."""
         if tenant == self._operator or not tenant:
             raise ValueError("a tenant must have a name of its own")
-        connection = self.connect()
-        connection.set({CARRIER: tenant})
+        connection = self.operator()
+        try:
+            connection.set({**settings, CARRIER: tenant})
+            connection.set({"readonly": "1"})
+            sees = connection.run(f"SELECT getSetting('{CARRIER}'), getSetting('readonly')").bytes()
+            if sees != f"{_escaped(tenant)}\t1\n".encode():
+                raise RuntimeError("Code: 497. DB::Exception: The tenant's view could not be set up (ACCESS_DENIED)")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def close(self) -> None:

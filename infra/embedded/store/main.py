@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         boot = str(uuid.uuid4())
         filters = config.row_filters(policies, options.database, operator)
         limits = config.Limits(memory=options.memory_bytes)
-        file = config.write(data / "etc", log / "engine.log", limits, filters, boot)
+        file = config.write(data / "etc", log / "engine.log", limits, filters, operator, boot)
 
         from infra.embedded.store.engine import Engine
 
