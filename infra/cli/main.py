@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -74,6 +75,8 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="gpufleet", message="%(prog)s %(version)s")
 def cli() -> None:
     """GPU fleet telemetry and tenant usage, from the node to ClickHouse, each event stored exactly once."""
+    # Its warnings would reach stderr through logging's last resort, beside our own message for the same failure.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 
 def main() -> NoReturn:

@@ -173,7 +173,7 @@ class ConsumeSettings(Section):
     flush_mb: float = Field(16.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
     flush_events: int = Field(50_000, ge=1, description="... or this many events ...")
     flush_age_s: float = Field(2.0, gt=0, description="... or this age of its oldest event.")
-    inserts_per_second: float = Field(8.0, gt=0, description="Budget of inserts; batches grow older to stay inside.")
+    inserts_per_second: float = Field(2.0, gt=0, description="Budget of inserts; batches grow older to stay inside.")
     horizon_s: float = Field(60.0, ge=0, description="How far commits trail what is stored.")
     quarantine_share_limit: float = Field(
         0.2, gt=0, le=1, description="Stop when more than this share of producers has refused messages."
@@ -182,7 +182,7 @@ class ConsumeSettings(Section):
     past_limit_days: float = Field(
         8.0, gt=0, description="Event times older than this are refused (raw_days less one)."
     )
-    memory_mb: int = Field(512, ge=64, description="Bound on messages held in memory.")
+    memory_mb: int = Field(256, ge=64, description="Bound on messages held in memory.")
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /health.")
     metrics_port: int = Field(9464, ge=0, le=65535, description="Port of /metrics and /health; 0 = none.")
     projector: bool = Field(True, description="Run the projector inside `gpufleet consume`.")

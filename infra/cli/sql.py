@@ -1,0 +1,131 @@
+"""``gpufleet sql``: a question to the store, its answer as a table for people or in any of ClickHouse's formats."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infra.cli.common import GpufleetError, UnreachableError, UsageError, settings_options
+from infra.config import Settings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+FORMATS = {
+    "csv": "CSVWithNames",
+    "json": "JSON",
+    "jsonl": "JSONEachRow",
+    "tsv": "TSVWithNames",
+    "parquet": "Parquet",
+    "arrow": "Arrow",
+    "markdown": "Markdown",
+    "vertical": "Vertical",
+}
+"""Short names of ClickHouse's formats; its own names are taken as well."""
+BINARY = frozenset({"Parquet", "Arrow", "ArrowStream", "ORC", "Native", "RowBinary", "Avro", "MsgPack"})
+SHOWN_ROWS = 1000
+"""Rows of a table on a terminal; a --format gives them all."""
+_CODE = re.compile(r"Code: (\d+)\. ?DB::Exception: (.*)", re.DOTALL)
+_FORMAT = re.compile(r"\s+FORMAT\s+(\w+)$", re.IGNORECASE)
+_REFUSED = frozenset({192, 193, 194, 516})
+"""ClickHouse's error codes for unknown users and wrong passwords."""
+
+
+@click.command()
+@click.argument("query")
+@click.option("--format", "format_", metavar="NAME", help=f"{', '.join(FORMATS)}, or any of ClickHouse's own names.")
+@click.option("--as", "tenant", metavar="TENANT", help="Ask as that tenant, with its credentials.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of {NAME:Type} in the query.")
+@settings_options
+def command(settings: Settings, query: str, format_: str | None, tenant: str | None, params: tuple[str, ...]) -> None:
+    """Ask the store QUERY; '-' reads it from standard input. Tables need no `gpufleet.` in front."""
+    from clickhouse_connect.driver.exceptions import Error
+    from urllib3.exceptions import HTTPError
+
+    from infra.connections import connect_store
+
+    text = (sys.stdin.read() if query == "-" else query).strip().rstrip(";").strip()
+    if not text:
+        raise UsageError('expected a query such as "SELECT count() FROM node_telemetry", found nothing')
+    own = _FORMAT.search(text)
+    if own:
+        text, format_ = text[: own.start()], format_ or own[1]
+    client = connect_store(settings, tenant=tenant or "")
+    values = dict(_pairs(params))
+    try:
+        _database(client, settings.store.database)
+        if format_ is None and sys.stdout.isatty():
+            _table(client, text, values)
+        else:
+            _raw(client, text, FORMATS.get((format_ or "tsv").lower(), format_ or ""), values)
+    except BrokenPipeError:
+        raise
+    except (Error, HTTPError, OSError) as error:
+        raise explain(error) from None
+
+
+def _pairs(texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [text.partition("=") for text in texts]
+    if not all(equals for _, equals, _ in pairs):
+        raise UsageError("--param expects NAME=VALUE")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _database(client: Client, database: str) -> None:
+    """Let unqualified names mean our tables, once there are any."""
+    if client.command(f"EXISTS DATABASE {database}") in (1, "1"):
+        client.database = database
+
+
+def _raw(client: Client, text: str, name: str, values: dict[str, str]) -> None:
+    """The server's own bytes, as they come."""
+    out = sys.stdout.buffer
+    if name in BINARY and sys.stdout.isatty():
+        raise UsageError(f"{name} is binary: send it to a file, e.g. > answer.{name.lower()}")
+    with client.raw_stream(text, fmt=name, parameters=values or None) as stream:
+        for block in stream:
+            out.write(block)
+    out.flush()
+
+
+def _table(client: Client, text: str, values: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    result = client.query(text, parameters=values or None)
+    numeric = [column.name.startswith(("Int", "UInt", "Float", "Decimal")) for column in result.column_types]
+    table = Table(header_style="bold")
+    for name, right in zip(result.column_names, numeric, strict=True):
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    rows = result.result_rows
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    console.print(table)
+    more = f", the first {SHOWN_ROWS} shown (--format csv gives all)" if len(rows) > SHOWN_ROWS else ""
+    console.print(f"{len(rows)} row{'' if len(rows) == 1 else 's'}{more}", style="dim")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+def explain(error: Exception) -> GpufleetError:
+    """A query's failure as one message: the server's words without its stack, or why there is no answer."""
+    match = _CODE.search(str(error))
+    if match is None:
+        return UnreachableError(f"ClickHouse: {str(error).strip() or type(error).__name__}")
+    words = re.sub(r"\s*\(version [^)]*\)\s*$|\s*\(for url .*", "", match[2].strip(), flags=re.DOTALL)
+    words = re.sub(r"(Expected one of: (?:[^,]*, ){6}).{60,}", r"\1...", words, flags=re.DOTALL)
+    kind = UnreachableError if int(match[1]) in _REFUSED else GpufleetError
+    return kind(f"{words.rstrip()} (code {match[1]})")
