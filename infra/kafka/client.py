@@ -35,7 +35,7 @@ def librdkafka(settings: KafkaSettings) -> dict[str, Any]:
 def admin(settings: KafkaSettings) -> AdminClient:
     """A client for topics and cluster facts. ConfigError when librdkafka refuses an option."""
     try:
-        return AdminClient(librdkafka(settings), logger=_quiet())
+        return AdminClient(librdkafka(settings), logger=quiet_logger())
     except KafkaException as error:
         raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from None
 
@@ -50,7 +50,7 @@ def unreachable(settings: KafkaSettings, error: KafkaException) -> UnreachableEr
     )
 
 
-def _quiet() -> logging.Logger:
+def quiet_logger() -> logging.Logger:
     """librdkafka's own lines would stand between ours; what matters comes back as exceptions."""
     logger = logging.Logger("gpufleet.librdkafka")
     logger.addHandler(logging.NullHandler())

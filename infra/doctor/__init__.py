@@ -1,0 +1,1 @@
+"""Checking what gpufleet depends on, and saying what to do about it."""
