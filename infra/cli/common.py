@@ -43,7 +43,10 @@ EXTRA_OF_MODULE = {
     "zstandard": "embedded",
     "psutil": "agent",
     "pynvml": "agent",
+    "authlib": "registry",
+    "cachetools": "registry",
     "httpx": "registry",
+    "httpx2": "registry",
     "grafana_client": "grafana",
     "grafana_foundation_sdk": "grafana",
 }

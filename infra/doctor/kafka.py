@@ -86,9 +86,9 @@ def _probe(client: AdminClient, kafka: KafkaSettings, clock: Callable[[], float]
     if not done.is_set():
         yield fail(AREA, "write", "no acknowledgement in time", "check the broker's log and its disk")
         return
-    error, (kind, milliseconds), acknowledged = answer[0]
-    if error is not None:
-        yield fail(AREA, "write", error.str(), "allow this user to write gpufleet's topics (docs/operations.md)")
+    refusal, (kind, milliseconds), acknowledged = answer[0]
+    if refusal is not None:
+        yield fail(AREA, "write", refusal.str(), "allow this user to write gpufleet's topics (docs/operations.md)")
         return
     yield ok(AREA, "write", f"acknowledged in {(acknowledged - sent) * 1000:.0f} ms")
     if kind != TIMESTAMP_LOG_APPEND_TIME:
