@@ -255,7 +255,9 @@ class KafkaOutbox:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._fatal = True
         if error.code() in _UNKNOWN:
-            self.counters.last_error = f"topic {topic!r} does not exist on the broker: create it (`gpufleet topics`)"
+            self.counters.last_error = (
+                f"topic {topic!r} does not exist on the broker: `gpufleet topics apply` creates it"
+            )
         elif error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             self.counters.last_error = f"{error.name()}: {error.str()}"
 
