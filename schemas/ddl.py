@@ -137,6 +137,8 @@ def create_table(schema: Schema) -> str:
     """CREATE TABLE for the kind of a first schema version, without a final semicolon."""
     kind = schema.kind
     body = ",\n".join(f"    {c.ddl()}" for c in columns(schema))
+    # The consumer asks for the last seq of a run it does not know: one that is new costs it nothing with this.
+    body += ",\n    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1"
     sort = (*kind.sort, "ts")
     days = "toYYYYMMDD(ts)" if kind.retention is Retention.TELEMETRY else "toYYYYMM(ts)"
     ttl = "\nTTL toDateTime(ts) + INTERVAL {{raw_days}} DAY" if kind.retention is Retention.TELEMETRY else ""

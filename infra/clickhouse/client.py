@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import ConfigError, UnreachableError
+from infra.errors import UnreachableError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-
-    from infra.config.models import StoreSettings
 
 SETTINGS: Mapping[str, Any] = {"async_insert": 0}
 """Pinned for every connection: 26.9 turned asynchronous inserts on by default, and an insert must mean stored."""
@@ -38,36 +36,11 @@ class ClickHouse:
     """Further settings for every query."""
 
 
-def of_settings(store: StoreSettings) -> ClickHouse:
-    """The connection that the settings describe. ConfigError when the password's file cannot be read."""
-    password = store.password.get_secret_value() if store.password else ""
-    if not password and store.password_file:
-        try:
-            password = store.password_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"store.password_file {store.password_file}: {error.strerror or error}") from None
-    return ClickHouse(
-        host=store.host,
-        port=store.port,
-        user=store.user,
-        password=password,
-        secure=store.secure,
-        verify=store.verify,
-        ca_cert=str(store.ca or ""),
-        client_cert=str(store.certificate or ""),
-        client_key=str(store.key or ""),
-        connect_timeout_s=store.connect_timeout_s,
-        read_timeout_s=store.request_timeout_s,
-    )
-
-
-def connect(where: ClickHouse | StoreSettings) -> Client:
+def connect(where: ClickHouse) -> Client:
     """A clickhouse-connect client; safe to share between threads, since queries carry no session.
 
     UnreachableError when nothing answers or the credentials are refused.
     """
-    if not isinstance(where, ClickHouse):
-        where = of_settings(where)
     import clickhouse_connect
     from clickhouse_connect.driver.exceptions import Error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infra.clickhouse import unroll
 from schemas import catalogue, ddl
-from schemas.flaws import MEANING
+from schemas.flaws import MEANING, Flaw
 
 FILES: dict[tuple[str, int], int] = {
     ("leases", 1): 101,
@@ -68,6 +68,43 @@ FROM (SELECT arrayJoin([
 """
 
 
+def flawed_events() -> str:
+    """The view of all events that have a flaw."""
+    parts = []
+    for kind in catalogue.KINDS.values():
+        tenant = "''" if kind.tenant is catalogue.TenantFrom.NOBODY else "toString(tenant)"
+        parts.append(
+            f"    SELECT '{kind.topic}' AS topic, site, producer_id, run_id, seq, ts, stored_at,\n"
+            f"        {tenant} AS tenant, flaws\n"
+            f"    FROM gpufleet.{kind.table} WHERE flaws != 0\n"
+        )
+    names = ", ".join(f"'{str(flaw.name).lower()}'" for flaw in Flaw)
+    union = "    UNION ALL\n".join(parts)
+    return f"""
+-- Grain: one event that is stored but left out of every other view, since it is absurd.
+CREATE OR REPLACE VIEW gpufleet.flawed_events
+(
+    topic String COMMENT 'Topic.',
+    site String COMMENT 'Data centre.',
+    producer_id String COMMENT 'Producer.',
+    run_id Int64 COMMENT 'Its run.',
+    seq Int64 COMMENT 'Number of the event.',
+    ts DateTime64(6, 'UTC') COMMENT 'Event time.',
+    stored_at DateTime64(6, 'UTC') COMMENT 'When it was stored.',
+    tenant String COMMENT 'Customer; empty = nobody.',
+    flaws UInt32 COMMENT 'Bits of gpufleet.flaw_bits.',
+    flaw Array(String) COMMENT 'Their names.'
+)
+COMMENT 'Events that parse and are absurd: stored as they came, left out of views and projections.'
+AS SELECT
+    topic, site, producer_id, run_id, seq, ts, stored_at, tenant, flaws,
+    arrayMap(bit -> [{names}][bit + 1], bitPositionsToArray(flaws)) AS flaw
+FROM
+(
+{union});
+"""
+
+
 def unrolling_views(version: int = 1) -> str:
     """The views with a row per tick of a GPU, host or NIC, as of a version of both lanes' schemas."""
     head = (
@@ -80,7 +117,7 @@ def unrolling_views(version: int = 1) -> str:
 def files() -> dict[str, str]:
     """Name -> text of every migration that is made here."""
     made = {file_name(topic, version): migration(topic, version) for topic, version in FILES}
-    return made | {"0120_flaw_bits.sql": flaw_bits(), "0122_unrolled.sql": unrolling_views()}
+    return made | {"0120_flaws.sql": flaw_bits() + flawed_events(), "0122_unrolled.sql": unrolling_views()}
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.leases
     operator_reads_usage Bool COMMENT 'Whether the operator may read this tenant\'s usage.' CODEC(ZSTD(1)),
     reason String COMMENT 'Why it changed.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(NOT isFinite(price_per_gpu_hour) OR NOT isFinite(sla_target), 256, 0) + if(toUnixTimestamp64Micro(valid_from) % 60000000 != 0 OR toUnixTimestamp64Micro(ifNull(valid_to, valid_from)) % 60000000 != 0 OR (isNotNull(valid_to) AND ifNull(valid_to, valid_from) <= valid_from), 1024, 0) + if(revision < 1 OR price_per_gpu_hour < 0 OR sla_target < 0 OR sla_target > 1, 2048, 0) + if(site = '' OR producer_id = '' OR lease_id = '' OR run_id <= 0 OR seq < 0 OR tenant = '', 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

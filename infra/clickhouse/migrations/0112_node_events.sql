@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.node_events
     attributes Map(String, String) COMMENT 'Further facts by name, e.g. unit, status, fault_id.' CODEC(ZSTD(1)),
     tenant LowCardinality(String) DEFAULT dictGetOrDefault('gpufleet.lease_by_node', 'tenant', (site, node_id), ts, '') COMMENT 'Customer that leased the node at that time, resolved by the store from the leases; empty = nobody.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(ifNull(gpu_index, 0) < 0 OR ifNull(gpu_index, 0) > 1023, 512, 0) + if(ifNull(ended_at, ts) < ts, 1024, 0) + if(occurrences < 1, 2048, 0) + if(site = '' OR producer_id = '' OR node_id = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

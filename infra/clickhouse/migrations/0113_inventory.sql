@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.inventory
     gpu_nvlink_count Array(Int32) COMMENT 'NVLinks the GPU has.' CODEC(ZSTD(1)),
     tenant LowCardinality(String) DEFAULT dictGetOrDefault('gpufleet.lease_by_node', 'tenant', (site, node_id), ts, '') COMMENT 'Customer that leased the node at that time, resolved by the store from the leases; empty = nobody.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(arrayExists(l -> l != 0 AND l != length(gpu_index), [length(gpu_uuid), length(gpu_serial), length(gpu_name), length(gpu_pci_address), length(gpu_vbios), length(gpu_memory_bytes), length(gpu_power_limit_w), length(gpu_power_limit_max_w), length(gpu_ecc_enabled), length(gpu_mig_enabled), length(gpu_nvlink_count)]), 1, 0) + if(length(nic_firmware) NOT IN (0, length(nic_name)), 8, 0) + if(length(gpu_index) > 128, 16, 0) + if(arrayExists(v -> isInfinite(v), gpu_power_limit_w) OR arrayExists(v -> isInfinite(v), gpu_power_limit_max_w), 256, 0) + if(arrayUniq(gpu_index) != length(gpu_index) OR arrayExists(i -> i < 0 OR i > 1023, gpu_index), 512, 0) + if(arrayExists(v -> v < 0, gpu_memory_bytes) OR arrayExists(v -> v < 0, gpu_nvlink_count), 2048, 0) + if(length(nic_name) > 256, 4096, 0) + if(site = '' OR producer_id = '' OR node_id = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

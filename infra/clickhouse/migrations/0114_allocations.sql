@@ -17,7 +17,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.allocations
     gpu_mask Array(Int64) COMMENT 'Per node of nodes: bit i set = GPU i belongs to the job. [bitmask]' CODEC(ZSTD(1)),
     exit_reason LowCardinality(String) COMMENT 'completed, failed, hung, pre-empted or node_failure when ended.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(length(gpu_mask) NOT IN (0, length(nodes)), 8, 0) + if(ifNull(ended_at, started_at) < started_at, 1024, 0) + if(site = '' OR producer_id = '' OR job_id = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.tenant_usage
     latency_counts Array(Int64) COMMENT 'Requests per bucket of whole latency; empty = not measured.' CODEC(Delta, ZSTD(1)),
     source LowCardinality(String) COMMENT 'gateway, replay or simulator.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(arrayExists(l -> l != 0 AND l != length(latency_bounds_ms) + 1, [length(ttft_counts), length(latency_counts)]), 8, 0) + if(window_s < 1, 64, 0) + if(least(requests, throttled_requests, failed_requests, input_tokens, cached_tokens, output_tokens) < 0 OR revision < 1 OR arrayExists(c -> c < 0, ttft_counts) OR arrayExists(c -> c < 0, latency_counts), 2048, 0) + if(site = '' OR producer_id = '' OR tenant = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

@@ -18,7 +18,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.tenant_limits
     action LowCardinality(String) COMMENT 'set, raised, lowered or removed.' CODEC(ZSTD(1)),
     reason String COMMENT 'Why it changed.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(NOT isFinite(limit_value) OR NOT isFinite(ifNull(previous_value, 0)), 256, 0) + if(limit_value < 0 OR window_s < 0, 2048, 0) + if(site = '' OR producer_id = '' OR tenant = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)

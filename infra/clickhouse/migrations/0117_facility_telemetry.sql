@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.facility_telemetry
     leak Nullable(Bool) COMMENT 'Whether a leak is detected.' CODEC(ZSTD(1)),
     valve_open Nullable(Float64) COMMENT 'Valve opening. [ratio]' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(interval_ms < 1, 64, 0) + if(arrayExists(v -> isInfinite(v), [ifNull(power_w, 0), ifNull(power_cap_w, 0), ifNull(energy_j, 0), ifNull(supply_temp_c, 0), ifNull(return_temp_c, 0), ifNull(flow_lpm, 0), ifNull(pressure_kpa, 0), ifNull(valve_open, 0)]), 256, 0) + if(site = '' OR producer_id = '' OR asset_id = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMMDD(ts)

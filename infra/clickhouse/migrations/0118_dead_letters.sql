@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.dead_letters
     value String COMMENT 'The message\'s value, unchanged.' CODEC(ZSTD(1)),
     identity String COMMENT 'The raw identity header.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(source_offset < 0 OR source_partition < 0, 2048, 0) + if(site = '' OR producer_id = '' OR source_topic = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
-    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1))
+    stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
+    INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)
