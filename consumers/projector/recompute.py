@@ -52,6 +52,8 @@ class Limits:
     """Nodes times minutes of one statement: bounds the store's memory (about 1 KB per GPU and minute)."""
     max_minutes: int = 240
     statement_timeout_s: int = 50
+    threads: int = 2
+    """Of the store, for one statement."""
 
 
 @dataclass(slots=True)
@@ -172,6 +174,7 @@ class Recomputer:
     def _run(self, sql: str) -> None:
         self._before()
         settings = {**WRITE_SETTINGS, "max_execution_time": self._limits.statement_timeout_s}
+        settings["max_threads"] = self._limits.threads
         self._store.command(sql, settings=settings)
         self.done.statements += 1
 

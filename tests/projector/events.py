@@ -85,6 +85,7 @@ class Events:
             datums.append(out.getvalue())
         self.client.raw_insert(
             f"gpufleet.{schema.kind.table}",
+            column_names=[f["name"] for f in schema.fields],
             insert_block=ContainerWriter(schema).frame(datums),
             fmt="Avro",
             settings={"async_insert": 0, "optimize_on_insert": 0, "input_format_avro_allow_missing_fields": 1},
