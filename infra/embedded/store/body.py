@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,10 @@ class Body:
     data: Path | None = None
     fields: dict[str, str] = field(default_factory=dict)
     """Parts of a multipart form other than `query`: param_* and settings."""
+
+    def with_sql(self, sql: bytes) -> Body:
+        """The same with another wording of its statement (without data)."""
+        return replace(self, sql=sql, head=statement.head(sql))
 
     def discard(self) -> None:
         """Remove the data file."""

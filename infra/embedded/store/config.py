@@ -11,6 +11,9 @@ from xml.sax.saxutils import escape, quoteattr
 OPEN_SYSTEM_TABLES = ("one", "settings", "numbers", "numbers_mt", "zeros", "zeros_mt", "time_zones", "licenses")
 """System tables that say nothing about anybody's data; clickhouse-connect reads system.settings when it connects."""
 
+OPEN_VIEW = "*"
+"""In the policies: a view that tenants may read, filtered by the tables beneath it."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,7 +46,9 @@ def row_filters(policies: Mapping[str, str | None], database: str, operator: str
     only_operator = f"{carrier} = '{operator}'"
     tables = []
     for table, column in sorted(policies.items()):
-        if column:
+        if column == OPEN_VIEW:
+            rule = "1"
+        elif column:
             quoted = "`" + column.replace("\\", "\\\\").replace("`", "\\`") + "`"
             rule = f"{carrier} IN ('{operator}', toString({quoted}))"
         else:

@@ -6,7 +6,7 @@ A connection to an engine that is already open costs a quarter of a millisecond,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -85,7 +85,7 @@ class Connection:
 
     def stream(
         self, sql: str | bytes, form: str, parameters: Mapping[str, str] | None = None
-    ) -> Iterator[tuple[bytes, Result]]:
+    ) -> Generator[tuple[bytes, Result]]:
         """A SELECT's result, block by block, each formatted by itself."""
         handle = self._raw.send_query(_text(sql), form, params=dict(parameters or {}))
         try:
@@ -139,12 +139,13 @@ class Engine:
         """A fresh connection that sees everything."""
         return Connection(self._chdb.connect(self._target))
 
-    def tenant(self, tenant: str, settings: Mapping[str, str]) -> Connection:
+    def tenant(self, tenant: str, settings: Mapping[str, str], database: str) -> Connection:
         """A fresh connection that sees one tenant's rows, with these settings, read-only from here on."""
         if tenant == self._operator or not tenant:
             raise ValueError("a tenant must have a name of its own")
         connection = self.operator()
         try:
+            connection.use(database)
             connection.set({**settings, CARRIER: tenant})
             connection.set({"readonly": "1"})
             sees = connection.run(f"SELECT getSetting('{CARRIER}'), getSetting('readonly')").bytes()

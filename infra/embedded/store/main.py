@@ -16,16 +16,20 @@ import os
 import secrets
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra.embedded.store import config, lock
 from infra.embedded.store import users as user_files
 from infra.embedded.store.errors import StoreError, StoreLocked
 from infra.processes import follow_parent
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 EXIT_FAILED: Final = 1
 EXIT_LOCKED: Final = 4
@@ -99,22 +103,22 @@ def run(options: argparse.Namespace) -> int:
         spool = Spool(data / "spool", options.max_body_bytes)
         engine = Engine(data / "db", file, operator)
         try:
-            server = Server(engine, users, spool, options.database)
-            ready = options.ready_file or data / "ready.json"
-            asyncio.run(_serve(server, options.host, options.port, ready))
+            server = Server(engine, users, policies, spool, options.database, time.monotonic)
+            try:
+                ready = options.ready_file or data / "ready.json"
+                asyncio.run(_serve(server.application(), options.host, options.port, ready))
+            finally:
+                server.close()
         finally:
             engine.close()
             spool.close()
     return 0
 
 
-async def _serve(server: object, host: str, port: int, ready: Path) -> None:
+async def _serve(application: web.Application, host: str, port: int, ready: Path) -> None:
     from aiohttp import web
 
-    from infra.embedded.store.server import Server
-
-    assert isinstance(server, Server)
-    runner = web.AppRunner(server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=30.0)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=30.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
-from infra.embedded.store import body as bodies
-from infra.embedded.store import codecs, statement, work
+from infra.embedded.store import codecs, request, statement, work
+from infra.embedded.store.access import Access, TenantLimits
 from infra.embedded.store.answer import Answer, Pipe
+from infra.embedded.store.body import Spool
 from infra.embedded.store.engine import Connection, Engine, Summary
 from infra.embedded.store.errors import (
     AUTHENTICATION_FAILED,
-    BAD_ARGUMENTS,
+    TOO_MANY_QUERIES,
     Refusal,
     code_of,
     status_of,
 )
+from infra.embedded.store.gate import Gate
 from infra.embedded.store.passwords import Verifier
+from infra.embedded.store.request import Ask
+from infra.embedded.store.sessions import Sessions
 from infra.embedded.store.users import Kind, User
 
 _LOG = logging.getLogger(__name__)
-
-_NOT_SETTINGS: Final = frozenset(
-    {
-        "query", "database", "default_format", "user", "password", "query_id", "quota_key", "session_id",
-        "session_timeout", "session_check", "compress", "decompress", "enable_http_compression",
-        "http_zlib_compression_level", "wait_end_of_query", "buffer_size", "client_protocol_version", "role",
-        "send_progress_in_http_headers", "http_headers_progress_interval_ms", "stacktrace", "close_session",
-        "cancel_http_readonly_queries_on_client_close", "log_comment",
-    }
-)  # fmt: skip
-"""URL parameters that speak to the HTTP layer. log_comment is the carrier of row filters (config.py): dropped."""
+MOST_WAITING: Final = 256
+"""Requests in work or waiting for a thread; more are refused (429)."""
 
 
 class Server:
@@ -50,148 +45,191 @@ class Server:
         self,
         engine: Engine,
         users: Mapping[str, User],
-        spool: bodies.Spool,
-        database: str = "gpufleet",
+        policies: Mapping[str, str | None],
+        spool: Spool,
+        database: str,
+        clock: Callable[[], float],
+        limits: TenantLimits | None = None,
         readers: int = 8,
         writers: int = 4,
     ) -> None:
-        self.engine, self.users, self.spool, self.database = engine, users, spool, database
+        self._engine, self._users, self._spool = engine, users, spool
+        limits = limits or TenantLimits()
+        gate_connection = engine.operator()
+        gate = Gate(gate_connection, database, policies)
+        gate_connection.close()
+        self._access = Access(engine, gate, database, limits)
+        self._sessions = Sessions(clock)
         self._verifier = Verifier()
         self._readers = ThreadPoolExecutor(readers, "reader")
         self._writers = ThreadPoolExecutor(writers, "writer")
-        self._nobody = User("nobody", Kind.READER, "sha256$" + "00" * 16 + "$" + secrets.token_hex(32))
+        self._helpers = ThreadPoolExecutor(2, "helper")
+        self._tenants: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.queries))
+        self._waiting = 0
+        self._nobody = User("nobody", Kind.READER, "scrypt$14$" + "00" * 16 + "$" + secrets.token_hex(32))
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(client_max_size=1 << 40)
+        app = web.Application(client_max_size=1 << 40)  # bodies are bounded by the spool
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/replicas_status", self._ping)
         app.router.add_route("*", "/", self._query)
         return app
 
+    def close(self) -> None:
+        """Wait for running statements, close sessions."""
+        for pool in (self._readers, self._writers, self._helpers):
+            pool.shutdown(wait=True)
+        self._sessions.close()
+
     async def _ping(self, _request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
 
-    async def _query(self, request: web.Request) -> web.StreamResponse:
-        query_id = request.query.get("query_id") or str(uuid.uuid4())
+    async def _query(self, http: web.Request) -> web.StreamResponse:
         headers = {
-            "X-ClickHouse-Query-Id": query_id,
-            "X-ClickHouse-Server-Display-Name": self.engine.host,
-            "X-ClickHouse-Timezone": request.query.get("session_timezone") or self.engine.timezone,
+            "X-ClickHouse-Query-Id": _one_line(http.query.get("query_id", "")) or str(uuid.uuid4()),
+            "X-ClickHouse-Server-Display-Name": self._engine.host,
+            "X-ClickHouse-Timezone": _one_line(http.query.get("session_timezone", "")) or self._engine.timezone,
         }
+        if self._waiting >= MOST_WAITING:
+            message = f"more than {MOST_WAITING} requests are waiting"
+            return failure(Refusal(TOO_MANY_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message, 429), headers)
+        self._waiting += 1
         try:
-            user = await self._user(request)
-            return await self._run(request, user, headers)
+            user = await self._user(http)
+            ask = await request.read(http, self._spool)
+            if ask is None:
+                return web.Response(text="Ok.\n", headers=headers)
+            try:
+                return await self._run(http, user, ask, headers)
+            finally:
+                ask.job.body.discard()
         except (Refusal, RuntimeError) as error:
-            return _failure(error, headers)
+            return failure(error, headers)
+        finally:
+            self._waiting -= 1
 
-    async def _user(self, request: web.Request) -> User:
-        name, password = _credentials(request)
-        user = self.users.get(name, self._nobody)
+    async def _user(self, http: web.Request) -> User:
+        name, password = request.credentials(http)
+        user = self._users.get(name, self._nobody)
         good = self._verifier.known(user.password, password)
         if not good and password:
             loop = asyncio.get_running_loop()
-            good = await loop.run_in_executor(None, self._verifier.verify, user.password, password)
+            good = await loop.run_in_executor(self._helpers, self._verifier.verify, user.password, password)
         if not good or user is self._nobody:
             raise Refusal(
                 AUTHENTICATION_FAILED,
                 "AUTHENTICATION_FAILED",
-                f"{name}: Authentication failed: password is incorrect, or there is no user with such name.",
+                f"{_one_line(name)}: Authentication failed: password is incorrect, or there is no user with such name.",
                 403 if password else 401,
             )
         return user
 
-    async def _run(self, request: web.Request, user: User, headers: dict[str, str]) -> web.StreamResponse:
-        url = request.query
-        codec = codecs.decoder(request.headers.get("Content-Encoding", "").strip().lower())
-        fields: dict[str, str] = {}
-        if request.content_type == "multipart/form-data":
-            fields = await _form(request)
-            sql = url.get("query", "") + fields.pop("query", "")
-            body = bodies.Body(sql.encode(), statement.head(sql.encode()))
-        else:
-            body = await bodies.read(url.get("query", "").encode(), _pieces(request), codec, self.spool)
-        if not body.sql.strip():
-            return web.Response(text="Ok.\n", headers=headers)
-        values = {**url, **fields}
-        job = work.Job(
-            body,
-            values.get("default_format") or request.headers.get("X-ClickHouse-Format") or "TabSeparated",
-            values.get("database") or request.headers.get("X-ClickHouse-Database") or "default",
-            {k: v for k, v in values.items() if k not in _NOT_SETTINGS and not k.startswith("param_")},
-            {k[6:]: v for k, v in values.items() if k.startswith("param_")},
-            _number(values.get("client_protocol_version", "0")),
-            values.get("wait_end_of_query") == "1",
-            uuid.uuid4().hex,
-        )
+    async def _run(self, http: web.Request, user: User, ask: Ask, headers: dict[str, str]) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
-        pipe = Pipe(loop)
-        pool = self._writers if body.head.keyword == "INSERT" else self._readers
-        loop.run_in_executor(pool, work.run, job, lambda: self._connection(user), pipe)
-        try:
-            answer = await pipe.began
-            return await self._send(request, answer, pipe, headers, values)
-        except asyncio.CancelledError:
-            pipe.leave()
-            if body.head.keyword in statement.READING:
-                loop.run_in_executor(None, self._kill, job.mark)
-            raise
+        reading = ask.job.body.head.keyword in statement.READING
+        pool = self._readers if reading else self._writers
+        turn: AbstractAsyncContextManager[object] = (
+            self._tenants[user.name] if user.kind is Kind.TENANT else nullcontext()
+        )
+        async with turn:
+            pipe = Pipe(loop)
+            done = loop.run_in_executor(pool, self._work, user, ask, pipe)
+            try:
+                return await self._send(http, await pipe.began, pipe, ask.encoding, headers)
+            except BaseException:
+                pipe.leave()
+                if reading and not done.done():
+                    loop.run_in_executor(self._helpers, self._kill, ask.job.mark)
+                raise
+            finally:
+                await asyncio.shield(done)
 
-    def _connection(self, user: User) -> Connection:
-        if user.kind is not Kind.OPERATOR:
-            raise Refusal(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", "only operators for now")
-        return self.engine.operator()
+    def _work(self, user: User, ask: Ask, pipe: Pipe) -> None:
+        """In a worker thread: clear the job, open its connection, run it."""
+        try:
+            if pipe.gone:
+                return
+            job = self._access.clear(user, ask.job)
+            key = (user.name, ask.session_id)
+            if ask.session_id and user.kind is Kind.OPERATOR:
+                if ask.session_check:
+                    self._sessions.check(key)
+                if self._sessions.wanted(key, job.body.sql):
+                    opened = self._sessions.use(
+                        key, ask.session_timeout_s, self._engine.operator, job.database, job.settings
+                    )
+                    with opened as connection:
+                        work.execute(job, connection, pipe)
+                    return
+            fresh: Connection = self._access.connect(user, job)
+            try:
+                work.execute(job, fresh, pipe)
+            finally:
+                fresh.close()
+        except work.Gone:
+            pass
+        except BaseException as error:  # noqa: BLE001 - handed to the request that waits for it
+            pipe.fail(error)
 
     def _kill(self, mark: str) -> None:
-        connection = self.engine.operator()
+        """End a query whose client left."""
+        connection = self._engine.operator()
         try:
-            connection.run(f"KILL QUERY WHERE Settings['insert_deduplication_token'] = '{mark}' ASYNC")
+            connection.run(f"KILL QUERY WHERE Settings['{work.MARK}'] = '{mark}' ASYNC")
         except RuntimeError:
             _LOG.exception("could not cancel a query whose client left")
         finally:
             connection.close()
 
     async def _send(
-        self, request: web.Request, answer: Answer, pipe: Pipe, headers: dict[str, str], values: Mapping[str, str]
+        self, http: web.Request, answer: Answer, pipe: Pipe, encoding: str, headers: dict[str, str]
     ) -> web.StreamResponse:
         if answer.format is not None:
             headers["X-ClickHouse-Format"] = answer.format
         headers["X-ClickHouse-Summary"] = summary_json(answer.summary)
         headers["Content-Type"] = _content_type(answer.format)
-        encoding = ""
-        if values.get("enable_http_compression") == "1":
-            encoding = codecs.choose(request.headers.get("Accept-Encoding", ""))
-        if encoding:
+        codec: codecs.Codec | None = None
+        if encoding and (answer.pieces or not answer.complete):
             headers["Content-Encoding"] = encoding
-        codec = codecs.encoder(encoding) if encoding else None
+            codec = codecs.encoder(encoding)
         if answer.complete:
             data = b"".join(answer.pieces)
-            if codec:
-                data = codec.feed(data) + codec.finish()
-            return web.Response(body=data, headers=headers)
+            return web.Response(body=codec.feed(data) + codec.finish() if codec else data, headers=headers)
         tag = secrets.token_hex(8)
         headers["X-ClickHouse-Exception-Tag"] = tag
         response = web.StreamResponse(headers=headers)
         response.enable_chunked_encoding()
-        await response.prepare(request)
+        await response.prepare(http)
+        for piece in answer.pieces:
+            await _write(response, codec, piece)
+        answer.pieces.clear()
         try:
-            for piece in answer.pieces:
-                await response.write(codec.feed(piece) if codec else piece)
             while (more := await pipe.get()) is not None:
-                coded = codec.feed(more) if codec else more
-                if coded:
-                    await response.write(coded)
+                await _write(response, codec, more)
         except (Refusal, RuntimeError) as error:
-            text = _text(error)
-            block = f"\r\n__exception__\r\n{tag}\r\n{text}\n{len(text) + 1} {tag}\r\n__exception__\r\n".encode()
-            await response.write(codec.feed(block) + codec.finish() if codec else block)
-            if request.transport is not None:
-                request.transport.close()
-            return response
+            await _write(response, codec, exception_block(text_of(error), tag))
         if codec:
             await response.write(codec.finish())
         await response.write_eof()
         return response
+
+
+async def _write(response: web.StreamResponse, codec: codecs.Codec | None, piece: bytes) -> None:
+    coded = codec.feed(piece) if codec else piece
+    if coded:
+        await response.write(coded)
+
+
+def exception_block(text: str, tag: str) -> bytes:
+    """How ClickHouse ends an answer that fails after it began."""
+    message = text.encode()
+    return b"\r\n__exception__\r\n%b\r\n%b\n%d %b\r\n__exception__\r\n" % (
+        tag.encode(),
+        message,
+        len(message) + 1,
+        tag.encode(),
+    )
 
 
 def summary_json(summary: Summary) -> str:
@@ -211,18 +249,24 @@ def summary_json(summary: Summary) -> str:
     )
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """ClickHouse's own text, without what chDB puts before it."""
     return str(error).removeprefix("Streaming query failed: ")
 
 
-def _failure(error: Refusal | RuntimeError, headers: dict[str, str]) -> web.Response:
-    text = _text(error)
+def failure(error: Refusal | RuntimeError, headers: dict[str, str]) -> web.Response:
+    """An error as ClickHouse answers it: status, code header, text."""
+    text = text_of(error)
     code = error.code if isinstance(error, Refusal) else code_of(text)
     status = error.status if isinstance(error, Refusal) else status_of(code)
     headers["X-ClickHouse-Exception-Code"] = str(code)
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
     return web.Response(status=status, text=text + "\n", headers=headers)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c for c in text[:200] if c.isprintable())
 
 
 def _content_type(form: str | None) -> str:
@@ -235,37 +279,3 @@ def _content_type(form: str | None) -> str:
     if form.startswith("CSV"):
         return "text/csv; charset=UTF-8; header=absent"
     return "application/octet-stream"
-
-
-def _credentials(request: web.Request) -> tuple[str, str]:
-    name = request.headers.get("X-ClickHouse-User")
-    if name is not None:
-        return name, request.headers.get("X-ClickHouse-Key", "")
-    basic = request.headers.get("Authorization", "")
-    if basic.lower().startswith("basic "):
-        try:
-            name, _, password = base64.b64decode(basic[6:], validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            raise Refusal(BAD_ARGUMENTS, "BAD_ARGUMENTS", "The Authorization header cannot be read") from None
-        return name, password
-    return request.query.get("user", "default"), request.query.get("password", "")
-
-
-def _number(text: str) -> int:
-    if not text.isdigit():
-        raise Refusal(BAD_ARGUMENTS, "BAD_ARGUMENTS", f"expected a number, found {text!r}")
-    return int(text)
-
-
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    async for piece in request.content.iter_any():
-        yield piece
-
-
-async def _form(request: web.Request) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    async for part in await request.multipart():
-        if isinstance(part, BodyPartReader) and part.name:
-            data = await part.read(decode=False)
-            fields[part.name] = bytes(data).decode("utf-8", "surrogateescape")
-    return fields

@@ -83,11 +83,9 @@ def head(query: bytes) -> Statement:
                 infile = settings_at if settings_at is not None else previous_at
                 return Statement("INSERT", query[: token.end], form, True, at, infile)
             if upper == b"VALUES":
-                if query[token.end :].strip(b" \t\r\n;"):
-                    return Statement("INSERT", query, "Values", False, len(query), token.start)
-                return Statement(
-                    "INSERT", query[: token.start] + b"FORMAT Values", "Values", True, len(query), token.start
-                )
+                sql = query[: token.start] + b"FORMAT Values"
+                infile = settings_at if settings_at is not None else token.start
+                return Statement("INSERT", sql, "Values", True, token.end, infile)
             if upper in (b"SELECT", b"WITH"):
                 return Statement("INSERT", query, None, False, len(query), len(query))
             if upper == b"SETTINGS" and settings_at is None:

@@ -1,21 +1,25 @@
-"""What a worker thread does with one request: open a connection as its user may, run, hand the result over."""
+"""Running one statement in a worker thread and handing its result over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from infra.embedded.store import statement
+from infra.embedded.store import native, statement
 from infra.embedded.store.answer import FIRST_BYTES, WAIT_BYTES, Answer, Gone, Pipe
 from infra.embedded.store.body import Body
 from infra.embedded.store.engine import Connection, Result, Summary, literal
 from infra.embedded.store.errors import SYNTAX_ERROR, Refusal
 
+__all__ = ["MARK", "Gone", "Job", "execute"]
+
+MARK: Final = "insert_deduplication_token"
+"""The setting that names a running SELECT, which has no use for it, to KILL QUERY: chDB gives out its own query ids."""
 STREAMED: Final = frozenset(
     {
         "Native", "RowBinary", "TabSeparated", "TSV", "TabSeparatedRaw", "TSVRaw", "CSV", "JSONEachRow", "NDJSON",
-        "JSONCompactEachRow", "LineAsString", "RawBLOB",
+        "JSONLines", "JSONCompactEachRow",
     }
 )  # fmt: skip
 """Formats whose blocks can follow one another: the engine formats each block of a stream by itself."""
@@ -27,38 +31,23 @@ class Job:
 
     body: Body
     default_format: str
-    database: str
+    database: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     revision: int = 0
     """client_protocol_version."""
     wait: bool = False
-    """wait_end_of_query."""
+    """wait_end_of_query: no answer before the query has ended."""
     mark: str = ""
-    """Names the running query to KILL QUERY (setting insert_deduplication_token of a SELECT, which ignores it)."""
 
-
-def run(job: Job, connect: Callable[[], Connection], pipe: Pipe) -> None:
-    """Run the job on a connection of its own; whatever happens goes through the pipe."""
-    try:
-        connection = connect()
-        try:
-            if job.database and job.database != "default":
-                connection.use(job.database)
-            connection.set(job.settings)
-            execute(job, connection, pipe)
-        finally:
-            connection.close()
-    except Gone:
-        pass
-    except BaseException as error:  # noqa: BLE001 - handed to the request that waits for it
-        pipe.fail(error)
-    finally:
-        job.body.discard()
+    @property
+    def selects(self) -> bool:
+        """True for statements whose result may be long: streamed, and ended when their client leaves."""
+        return self.body.head.keyword in ("SELECT", "WITH")
 
 
 def execute(job: Job, connection: Connection, pipe: Pipe) -> None:
-    """Run the job's statement on `connection`."""
+    """Run the job's statement on `connection`. RuntimeError with ClickHouse's text; Gone when the client left."""
     head = job.body.head
     if head.keyword == "INSERT":
         pipe.begin(Answer(None, _insert(job, connection)))
@@ -66,54 +55,56 @@ def execute(job: Job, connection: Connection, pipe: Pipe) -> None:
     if statement.several(job.body.sql):
         raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
     form = head.format or job.default_format
+    if job.selects and form in STREAMED:
+        _stream(job, connection, form, pipe)
+        return
     summary = Summary()
-    if head.keyword not in statement.READING:
-        result = connection.run(job.body.sql, form, job.parameters)
-        data = result.bytes()
-        summary.add(result, len(data))
-        pipe.begin(Answer(form if data else None, summary, [data] if data else []))
-        return
-    if head.keyword in ("SELECT", "WITH") and form in STREAMED:
-        if job.mark:
-            connection.set({"insert_deduplication_token": job.mark})
-        _stream(job, connection, form, summary, pipe)
-        return
     result = connection.run(job.body.sql, form, job.parameters)
     data = result.bytes()
     summary.add(result, len(data))
-    pipe.begin(Answer(form, summary, [data]))
+    if form == "Native":
+        data = native.splice(data, result.rows_read(), job.revision)
+    gives = head.keyword in statement.READING or bool(data)
+    pipe.begin(Answer(form if gives else None, summary, [data] if data else []))
 
 
 def _insert(job: Job, connection: Connection) -> Summary:
-    head, data = job.body.head, job.body.data
-    sql: bytes = job.body.sql
-    if data is not None:
-        infile = f" FROM INFILE {literal(str(data))} COMPRESSION 'none' ".encode()
-        sql = sql[: head.infile_at] + infile + sql[head.infile_at :]
+    head, path = job.body.head, job.body.data
+    sql = job.body.sql
     summary = Summary()
-    if data is not None and data.stat().st_size == 0:
-        return summary
+    if path is not None:
+        if path.stat().st_size == 0:
+            return summary
+        if head.format == "Native" and job.revision:
+            path.write_bytes(native.unsplice(path.read_bytes(), job.revision))
+        infile = f" FROM INFILE {literal(str(path))} COMPRESSION 'none' ".encode()
+        sql = sql[: head.infile_at] + infile + sql[head.infile_at :]
     result: Result = connection.run(sql, "TabSeparated", job.parameters)
     summary.add(result, 0)
     return summary
 
 
-def _stream(job: Job, connection: Connection, form: str, summary: Summary, pipe: Pipe) -> None:
+def _stream(job: Job, connection: Connection, form: str, pipe: Pipe) -> None:
     hold = WAIT_BYTES if job.wait else FIRST_BYTES
+    summary = Summary()
     held: list[bytes] = []
     size = 0
     begun = False
-    chunks: Iterator[tuple[bytes, Result]] = connection.stream(job.body.sql, form, job.parameters)
-    for data, result in chunks:
-        summary.add(result, len(data))
-        if begun:
-            pipe.put(data)
-            continue
-        held.append(data)
-        size += len(data)
-        if size >= hold:
-            pipe.begin(Answer(form, summary, held, complete=False))
-            begun, held = True, []
+    chunks = connection.stream(job.body.sql, form, job.parameters)
+    try:
+        for piece, result in chunks:
+            summary.add(result, len(piece))
+            data = native.splice(piece, result.rows_read(), job.revision) if form == "Native" else piece
+            if begun:
+                pipe.put(data)
+                continue
+            held.append(data)
+            size += len(data)
+            if size >= hold:
+                pipe.begin(Answer(form, summary, held, complete=False))
+                begun, held = True, []
+    finally:
+        chunks.close()
     if begun:
         pipe.put(None)
     else:

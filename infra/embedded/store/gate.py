@@ -1,0 +1,225 @@
+"""What readers, writers and tenants may say: every node of a statement's syntax tree is on a list, or it is refused.
+
+The engine does the isolation of tenants (row filters, read-only connection). This closes what read-only does not:
+table functions that reach outside (s3, Python), functions that read files, dictionaries and the server itself, other
+databases, system tables, EXPLAIN.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from infra.embedded.store import syntax
+from infra.embedded.store.config import OPEN_SYSTEM_TABLES, OPEN_VIEW
+from infra.embedded.store.engine import Connection
+from infra.embedded.store.errors import ACCESS_DENIED, Refusal
+from infra.embedded.store.syntax import Node
+from infra.embedded.store.users import Kind
+
+TABLE_FUNCTIONS: Final = frozenset(
+    {"numbers", "numbers_mt", "zeros", "zeros_mt", "generateseries", "generate_series", "values", "null"}
+)
+"""Table functions that make rows out of nothing."""
+
+_CATEGORIES: Final = frozenset(
+    {
+        "Arithmetic", "Arrays", "Bit", "Bitmap", "Comparison", "Conditional", "Dates and Times", "Distance", "Encoding",
+        "Encryption", "Financial", "Geo", "Geo Polygon", "Hash", "IP Address", "JSON", "Logical", "Map", "Mathematical",
+        "Null", "NumericIndexedVector", "QBit", "Random Number", "Rounding", "String", "String Replacement",
+        "String Search", "String Splitting", "Time Window", "Tuple", "Type Conversion", "UUID", "URL",
+    }
+)  # fmt: skip
+"""Categories of system.functions whose functions work on their arguments alone."""
+
+_FUNCTIONS: Final = frozenset(
+    {
+        "bar", "blocknumber", "bytesize", "casewithexpression", "casewithoutexpression", "countdigits",
+        "currentdatabase", "currentuser", "defaultvalueofargumenttype", "defaultvalueoftypename", "errorcodetoname",
+        "finalizeaggregation", "formatreadabledecimalsize", "formatreadablequantity", "formatreadablesize",
+        "formatreadabletimedelta", "getsetting", "getsubcolumn", "identity", "ignore", "indexhint",
+        "initializeaggregation", "isconstant", "isdecimaloverflow", "lambda", "lowcardinalityindices",
+        "lowcardinalitykeys", "materialize", "minsamplesizecontinuous", "minsamplesizeconversion", "neighbor",
+        "rownumberinallblocks", "rownumberinblock", "runningaccumulate", "runningdifference",
+        "runningdifferencestartingwithfirstvalue", "parsereadablesize", "parsereadablesizeornull",
+        "parsereadablesizeorzero", "parsetimedelta", "servertimezone", "throwif", "timezone", "tocolumntypename",
+        "totypename", "transform", "uptime", "variantelement", "varianttype", "version", "visiblewidth",
+    }
+)  # fmt: skip
+"""Further harmless functions, lower case."""
+
+_SELECT_NODES: Final = frozenset(
+    {
+        "ArrayJoin", "Asterisk", "ColumnsExceptTransformer", "ColumnsListMatcher", "ColumnsRegexpMatcher",
+        "ColumnsReplaceTransformer", "ColumnsReplaceTransformer::Replacement", "ColumnsTransformerList",
+        "ExpressionList", "Function", "Identifier", "InterpolateElement", "Literal", "OrderByElement",
+        "QualifiedAsterisk", "QualifiedColumnsListMatcher", "QualifiedColumnsRegexpMatcher", "SampleRatio",
+        "SelectIntersectExceptQuery", "SelectQuery", "SelectWithUnionQuery", "Subquery", "TableExpression",
+        "TableIdentifier", "TableJoin", "TablesInSelectQuery", "TablesInSelectQueryElement", "WindowDefinition",
+        "WindowListElement", "WithElement",
+    }
+)  # fmt: skip
+_LOOK_NODES: Final = frozenset(
+    {"DescribeQuery", "ExistsTableQuery", "ShowTables", "ShowColumns", "ShowCreateTableQuery"}
+)
+_FILES: Final = re.compile(r"\b(?:IN|OUT)FILE\b", re.IGNORECASE)
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What one kind of user may do."""
+
+    databases: frozenset[str]
+    """Databases whose tables may be named."""
+    settings: bool
+    """May a statement carry SETTINGS?"""
+    insert: bool = False
+    look: bool = False
+    """DESCRIBE, EXISTS, SHOW."""
+
+
+class Gate:
+    """Checks statements of users who are not operators."""
+
+    def __init__(self, connection: Connection, database: str, policies: Mapping[str, str | None]) -> None:
+        self._database = database
+        self._views = frozenset(name for name, column in policies.items() if column == OPEN_VIEW)
+        self._functions = _allowed(connection)
+        self._combinators = tuple(_column(connection, "SELECT name FROM system.aggregate_function_combinators"))
+        inside = frozenset({database, "system", "information_schema", "INFORMATION_SCHEMA"})
+        self._rights = {
+            Kind.TENANT: Rights(frozenset({database}), settings=False),
+            Kind.READER: Rights(inside, settings=True, look=True),
+            Kind.WRITER: Rights(inside, settings=True, look=True, insert=True),
+        }
+
+    def check(self, kind: Kind, sql: str, parameters: Mapping[str, str], connection: Connection) -> str:
+        """The statement to run in place of `sql`. Refusal when it goes beyond the rights of `kind`; RuntimeError
+        with ClickHouse's text when it cannot be parsed. `connection` is an operator's; nothing is run on it."""
+        rights = self._rights[kind]
+        statement = syntax.canonical(connection, sql)
+        if _FILES.search(_QUOTED.sub("''", statement)):
+            raise _denied("INTO OUTFILE and FROM INFILE are for operators")
+        nodes = syntax.tree(connection, statement, parameters)
+        databases = frozenset(_column(connection, "SELECT name FROM system.databases")) | {"default"}
+        self._root(nodes[0], rights)
+        table_next = False
+        for node in nodes:
+            self._node(node, rights)
+            if node.kind == "Function":
+                self._function(node.name, table=table_next)
+            elif node.kind in ("Identifier", "TableIdentifier"):
+                self._name(node, rights, databases, table=table_next)
+            table_next = node.kind == "TableExpression"
+        if nodes[0].kind == "InsertQuery":
+            self._target(nodes)
+        if kind is Kind.TENANT:
+            self._open_views(nodes, connection)
+        return statement
+
+    def _root(self, node: Node, rights: Rights) -> None:
+        kind = node.kind
+        if kind == "SelectWithUnionQuery" or (kind == "InsertQuery" and rights.insert):
+            return
+        if kind in _LOOK_NODES and rights.look:
+            return
+        raise _denied(f"only {_able(rights)}, not {kind}")
+
+    def _node(self, node: Node, rights: Rights) -> None:
+        if node.kind in _SELECT_NODES or (node.kind in _LOOK_NODES and rights.look and node.depth == 0):
+            return
+        if node.kind == "InsertQuery" and rights.insert and node.depth == 0:
+            return
+        if node.kind == "Set":
+            if rights.settings:
+                return
+            raise _denied("a SETTINGS clause is not allowed")
+        raise _denied(f"{node.kind} is not allowed")
+
+    def _function(self, name: str, *, table: bool) -> None:
+        if table:
+            if name.lower() not in TABLE_FUNCTIONS:
+                raise _denied(f"table function {name} is not allowed; {', '.join(sorted(TABLE_FUNCTIONS))} are")
+        elif not self._known(name):
+            raise _denied(f"function {name} is not allowed")
+
+    def _known(self, name: str) -> bool:
+        if name.lower() in self._functions:
+            return True
+        for suffix in self._combinators:
+            base = name[: -len(suffix)]
+            if base and name.endswith(suffix) and self._known(base):
+                return True
+        return False
+
+    def _name(self, node: Node, rights: Rights, databases: Collection[str], *, table: bool) -> None:
+        first, dot, rest = node.name.partition(".")
+        if not dot:
+            return
+        system = first.lower() == "system" and rest in OPEN_SYSTEM_TABLES
+        if first in rights.databases or system:
+            return
+        if table or first in databases or first.lower() in ("system", "information_schema"):
+            raise _denied(f"{node.name} is outside the database {self._database}")
+
+    def _target(self, nodes: list[Node]) -> None:
+        names = []
+        for node in nodes[1:]:
+            if node.depth == 1 and node.kind in ("Literal", "Function"):
+                raise _denied("INSERT goes into tables only")
+            if node.depth == 1 and node.kind == "Identifier":
+                names.append(node.name)
+        if len(names) > 1 and names[0] != self._database:
+            raise _denied(f"INSERT goes into tables of {self._database} only, not of {names[0]}")
+
+    def _open_views(self, nodes: list[Node], connection: Connection) -> None:
+        """An entry that the policies call a view must be one, and read as whoever asks."""
+        named = {node.name.removeprefix(f"{self._database}.") for node in nodes if node.kind.endswith("Identifier")}
+        for name in named & self._views:
+            rows = connection.run(
+                "SELECT engine, create_table_query FROM system.tables "
+                "WHERE database = {d:String} AND name = {t:String}",
+                "JSONEachRow",
+                {"d": syntax.escaped(self._database), "t": syntax.escaped(name)},
+            )
+            for row in map(json.loads, rows.bytes().splitlines()):
+                made = _QUOTED.sub("''", row["create_table_query"])
+                if row["engine"] != "View" or re.search(r"SQL\s+SECURITY\s+(?:DEFINER|NONE)", made, re.IGNORECASE):
+                    raise _denied(f"{name} is not a plain view that reads as whoever asks")
+
+
+def _able(rights: Rights) -> str:
+    verbs = ["SELECT"]
+    if rights.insert:
+        verbs.append("INSERT")
+    if rights.look:
+        verbs += ["SHOW", "DESCRIBE", "EXISTS"]
+    return ", ".join(verbs)
+
+
+def _denied(why: str) -> Refusal:
+    return Refusal(ACCESS_DENIED, "ACCESS_DENIED", f"Not enough privileges: {why}")
+
+
+def _allowed(connection: Connection) -> frozenset[str]:
+    result = connection.run(
+        "SELECT name, alias_to, is_aggregate, categories FROM system.functions WHERE origin = 'System'", "JSONEachRow"
+    )
+    rows = [json.loads(line) for line in result.bytes().splitlines()]
+    by_name = {row["name"].lower(): row for row in rows}
+    allowed = set(_FUNCTIONS)
+    for row in rows:
+        real = by_name.get(row["alias_to"].lower(), row)
+        name = real["name"].lower()
+        if real["is_aggregate"] or name in _FUNCTIONS or real["categories"] in _CATEGORIES:
+            allowed.add(row["name"].lower())
+    return frozenset(allowed)
+
+
+def _column(connection: Connection, query: str) -> list[str]:
+    lines = connection.run(query, "JSONCompactEachRow").bytes().splitlines()
+    return [json.loads(line)[0] for line in lines]
