@@ -65,6 +65,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         """As click's, but quiet and exact about how it ends; see ``run_to_exit_code``."""
+        kwargs.setdefault("prog_name", "gpufleet")  # also when run as `python -m infra.cli.main`
         run = functools.partial(super().main, *args, standalone_mode=False, **kwargs)
         if not standalone_mode:
             return run()
