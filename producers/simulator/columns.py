@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def _integers(columns: Sequence[Column], events: int) -> list[bytes]:
             matrix[:, at] = column.values
         at += width
     blob, offsets = varint.encode_rows(matrix)
-    return [blob[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+    return [blob[start:end] for start, end in pairwise(offsets)]
 
 
 def _integer_width(column: Column) -> int:

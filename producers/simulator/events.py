@@ -16,28 +16,6 @@ from schemas import catalogue, framing
 _HEADER = np.dtype(
     [("version", "u1"), ("ticks", "u1"), ("run_id", ">i8"), ("seq", ">i8"), ("ts", ">i8")]  # schemas/identity.py
 )
-_EMPTY_ARRAY = b"\x00"
-
-
-class Sequences:
-    """Gives out sequence numbers of many producers at once, from the journal's own table."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._given = np.frombuffer(journal.table, "<i8")[::2]
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The next number of each (distinct) row, recorded as given out."""
-        numbers: NDArray[np.int64] = self._given[rows].astype(np.int64)
-        self._given[rows] = numbers + 1
-        return numbers
-
-    def give_back(self, row: int) -> None:
-        """Undo the row's last number: its event never left the process and the run is over."""
-        self._given[row] -= 1
-
-    def release(self) -> None:
-        """Let go of the journal's memory, so that it can be closed."""
-        self._given = np.empty(0, np.int64)
 
 
 class SliceEncoder:
@@ -51,14 +29,13 @@ class SliceEncoder:
     def __init__(
         self,
         journal: Journal,
-        sequences: Sequences,
         topic: str,
         names: Sequence[str],
         fixed: Mapping[str, Sequence[bytes]],
         schema_id: int | None = None,
     ) -> None:
         schema = catalogue.latest(topic)
-        self._topic, self._run_id, self._sequences = topic, journal.run_id, sequences
+        self._topic, self._run_id, self._journal = topic, journal.run_id, journal
         self._rows = np.array([journal.row(name, topic) for name in names], np.int64)
         self._row_list = self._rows.tolist()
         self._keys = [name.encode() for name in names]
@@ -83,7 +60,7 @@ class SliceEncoder:
             return []
         rows = self._rows if chosen is None else self._rows[chosen]
         count = len(rows)
-        seqs = self._sequences.take(rows)
+        seqs = self._journal.give_many(rows)
         plan = self._plan(chosen, count, seqs, ts, columns)
         values = encode(plan, count)
         packed = np.empty(count, _HEADER)

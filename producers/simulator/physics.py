@@ -26,9 +26,9 @@ class Environment:
     """What plant and feeds give each node of the slice."""
 
     supply_c: Array
-    """Coolant supply temperature, (n,)."""
+    """Coolant supply temperature, (n, 1)."""
     resistance: Array
-    """Factor on the thermal resistance, 1 at design flow, (n,)."""
+    """Factor on the thermal resistance, 1 at design flow, (n, g)."""
     brake: Array
     """Share of the power limit that the feed allows, (n,)."""
 
@@ -99,7 +99,7 @@ def _thermal_allowance(state: SliceState, environment: Environment) -> Array:
     """Power at which a hot GPU just holds its throttle temperature; no bound for one that is not hot."""
     model = state.shape.model
     hold = (model.throttle_c - environment.supply_c) / (model.thermal_resistance * environment.resistance)
-    hold = np.maximum(hold, model.idle_w)[:, None]
+    hold = np.maximum(hold, model.idle_w)
     allowance: Array = np.where(state.temperature >= model.throttle_c - 1.0, hold, np.inf).astype(np.float32)
     return allowance
 
@@ -108,8 +108,8 @@ def _thermal(
     state: SliceState, environment: Environment, power: Array, values: dict[str, Array], tick_s: float
 ) -> None:
     model = state.shape.model
-    supply = environment.supply_c[:, None]
-    resistance = (model.thermal_resistance * environment.resistance)[:, None]
+    supply = environment.supply_c
+    resistance = model.thermal_resistance * environment.resistance
     follow = 1 - np.exp(-tick_s / _THERMAL_TAU_S)
     temperature = state.temperature
     core = np.empty(power.shape, np.int32)

@@ -68,7 +68,7 @@ class Tenant:
     sla_target: float = 0.99
     operator_reads_usage: bool = False
     tokens_per_minute: float = 0.0
-    """Limit of input tokens a minute; 0 = 1.6 times the mean load."""
+    """Limit of input tokens a minute; 0 = 1.15 times the mean demand."""
 
 
 @dataclass(frozen=True, slots=True)

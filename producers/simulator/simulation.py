@@ -5,37 +5,38 @@ journal = Journal.start(folder, scenario.site, producers(scenario), TOPICS)
 simulation = Simulation(scenario, journal, outbox, ticks=1)
 simulation.backfill(start_us, end_us)
 simulation.live(stop)
+simulation.close()
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from producers.encode import Message
-from producers.journal import Journal
+from producers.encode import EventEncoder, Message
+from producers.journal import Journal, previous_of
 from producers.publisher import Outbox
-from producers.simulator import hosts, physics, topology, workload
-from producers.simulator.events import Sequences
+from producers.simulator import faults, injection, story, topology
+from producers.simulator.inventory import inventory
+from producers.simulator.lanes import SPREAD, Lanes
+from producers.simulator.memory import Memory, Remembered
 from producers.simulator.randomness import generator
 from producers.simulator.scenario import Scenario
-from producers.simulator.scheduler import Scheduler, leased_nodes, pools
-from producers.simulator.state import SliceState
-from producers.simulator.telemetry import TelemetryEncoder
+from producers.simulator.serving import demands
+from producers.simulator.tenancy import Tenancy
 from producers.simulator.truth import Truth
-from producers.simulator.workload import JobKind
+from producers.simulator.world import FACILITY, OPERATOR, SCHEDULER, World
 from schemas.catalogue import KINDS
 
 TOPICS = [topic for topic, kind in KINDS.items() if kind.dense]
 """Topics that a simulation writes to."""
 MINUTE_US = 60_000_000
-SPREAD = 0.6
-"""Share of an event's time over which its sending is spread."""
+_REFUSED_PAUSE_S = 0.05
+_STOP_PATIENCE_S = 5.0
+"""How long a stopped simulation still offers what the outbox refuses."""
 
 Sink = Outbox | Callable[[Message], Any]
 
@@ -43,7 +44,7 @@ Sink = Outbox | Callable[[Message], Any]
 def producers(scenario: Scenario) -> list[str]:
     """Every producer that a simulation of the scenario speaks for: its nodes, and the services around them."""
     nodes = [node.node_id for node in topology.build(scenario).nodes]
-    return [*nodes, "facility", "scheduler", "operator", *(f"gateway/{tenant.name}" for tenant in scenario.tenants)]
+    return [*nodes, FACILITY, SCHEDULER, OPERATOR, *(f"gateway/{tenant.name}" for tenant in scenario.tenants)]
 
 
 class Simulation:
@@ -51,7 +52,8 @@ class Simulation:
 
     ``sink`` is an ``Outbox`` or anything callable with a message. ``ticks`` is K and ``tick_ms`` the length of a tick
     of the live fast lane: ticks * tick_ms must divide a minute. ``schema_ids`` maps topics to registry ids. ``state``
-    is a folder for what outlives the run. ``clock`` gives microseconds since 1970.
+    is a folder for what outlives the run; with ``journals``, the journal's folder, each node's first event names its
+    run before. ``truth_file`` gets the truth as JSON lines. ``clock`` gives microseconds since 1970.
     """
 
     def __init__(
@@ -63,130 +65,207 @@ class Simulation:
         tick_ms: int = 1000,
         schema_ids: Mapping[str, int] | None = None,
         state: Path | None = None,
+        journals: Path | None = None,
+        truth_file: Path | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         if ticks < 1 or tick_ms < 1 or 60_000 % (ticks * tick_ms):
             raise ValueError(f"ticks * tick_ms must divide a minute (60000), found {ticks} * {tick_ms}")
         self.scenario, self.ticks, self.tick_ms = scenario, ticks, tick_ms
-        self.truth = Truth()
+        self.truth = Truth(truth_file)
         self.now_us = 0
         """Event time up to which the simulation has come; 0 before it starts."""
-        self._journal, self._clock = journal, clock
-        self._offer: Callable[[Message], Any] = getattr(sink, "offer", sink)
+        self._journal, self._journals, self._clock = journal, journals, clock
+        self._offer_many = _offers(sink)
         self._schema_ids = dict(schema_ids or {})
-        self._sequences = Sequences(journal)
         self._fleet = topology.build(scenario)
-        self._states: list[SliceState] = []
-        self._encoders: list[TelemetryEncoder] = []
+        self._memory = Memory(state) if state else None
+        self._remembered = self._memory.load(self._fleet) if self._memory else None
+        self._encoders: dict[str, EventEncoder] = {}
+        self._pending: list[Message] = []
+        self._saved_us = 0
+
+    @property
+    def resumes_at(self) -> int | None:
+        """Event time that the run before in this state folder reached; None for a first run."""
+        return self._remembered.until_us if self._remembered else None
 
     def backfill(
-        self,
-        start_us: int,
-        end_us: int,
-        tick_s: int = 60,
-        progress: Callable[[int, int], None] | None = None,
+        self, start_us: int, end_us: int, tick_s: int = 60, progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Send ``start_us`` to ``end_us`` (rounded down to whole ticks) at coarse ticks, K = 1, at full speed."""
+        """Send ``start_us`` to ``end_us`` (whole minutes) with a sample every ``tick_s`` seconds, K = 1, at full speed.
+
+        ``tick_s`` divides 60. The scenario's story happens in it. ``progress(done_us, total_us)`` after every tick.
+        """
         if tick_s < 1 or 60 % tick_s:
             raise ValueError(f"tick_s must divide a minute, found {tick_s}")
         tick_us = tick_s * 1_000_000
-        start_us, end_us = start_us // MINUTE_US * MINUTE_US, end_us // tick_us * tick_us
+        start_us, end_us = start_us // MINUTE_US * MINUTE_US, end_us // MINUTE_US * MINUTE_US
+        if end_us <= start_us:
+            return
         self._begin(start_us)
+        story.schedule(self._world, self._tenancy, start_us, end_us)
         for at in range(start_us, end_us, tick_us):
             for messages in self._batch(at, 1, tick_us):
-                self._send(messages)
+                self._send(messages, None)
             if progress:
                 progress(at + tick_us - start_us, end_us - start_us)
 
     def live(self, stop: threading.Event, speed: float = 1.0) -> None:
-        """Run by the wall clock until ``stop`` is set, going on where the back-fill ended (else: from now)."""
+        """Run by the wall clock until ``stop`` is set, going on where the back-fill ended (else: from now).
+
+        What lies between the back-fill's end and now is sent at once. Another ``speed`` runs that much faster, but
+        never ahead of the clock, or slower.
+        """
         batch_us = self.ticks * self.tick_ms * 1000
         if not self.now_us:
             self._begin(self._clock() // batch_us * batch_us)
         wall, origin = self._clock(), self.now_us
         while not stop.is_set():
-            at = self.now_us
+            at, first = self.now_us, self.now_us + batch_us - self.tick_ms * 1000
+            self._obey()
             slices = self._batch(at, self.ticks, self.tick_ms * 1000)
-            count = len(self._states)
+            count = len(self._world.states) * 2 + 1
             for number in range(count):
-                event_us = at + batch_us - self.tick_ms * 1000 + int(SPREAD * batch_us * number / count)
-                due = max(event_us, wall + int((event_us - origin) / speed))
+                event_us = first + int(SPREAD * batch_us * number / count)
+                due = event_us if speed == 1 else max(event_us, wall + int((event_us - origin) / speed))
                 if stop.wait(max(0.0, (due - self._clock()) / 1e6)):
                     return
-                self._send(next(slices))
+                self._send(next(slices), stop)
             for messages in slices:
-                self._send(messages)
+                self._send(messages, stop)
 
     def generate(self, start_us: int, end_us: int) -> Iterator[Message]:
         """Yield the messages of that time at full speed instead of sending them; K and tick as in ``live``."""
-        tick_us = self.tick_ms * 1000
-        batch_us = self.ticks * tick_us
+        batch_us = self.ticks * self.tick_ms * 1000
         start_us = start_us // batch_us * batch_us
         self._begin(start_us)
         for at in range(start_us, end_us, batch_us):
-            for messages in self._batch(at, self.ticks, tick_us):
-                self._count(messages)
+            for messages in self._batch(at, self.ticks, self.tick_ms * 1000):
+                self.truth.sent(messages)
                 yield from messages
 
     def close(self) -> None:
-        """Let go of the journal and end the truth."""
-        self._sequences.release()
+        """Remember where the simulation stands and end the truth. Close the outbox and the journal afterwards."""
+        if self.now_us:
+            self._save()
         self.truth.close()
+
+    @property
+    def world(self) -> World:
+        """The world that lives; it exists from the first batch on."""
+        return self._world
+
+    # the run
 
     def _begin(self, start_us: int) -> None:
         if self.now_us:
             return
         self.now_us = start_us
-        fleet = self._fleet
         rng = generator(self.scenario.seed, "boot", start_us)
-        boots = [rng.bytes(16).hex() for _ in fleet.nodes]
-        boots = [f"{b[:8]}-{b[8:12]}-{b[12:16]}-{b[16:20]}-{b[20:]}" for b in boots]
-        self._states = [SliceState(fleet, number, start_us) for number in range(len(fleet.slices))]
-        self._encoders = [
-            TelemetryEncoder(
-                self._journal, self._sequences, fleet, state, boots, self._schema_ids.get("node-telemetry")
-            )
-            for state in self._states
-        ]
-        self._scheduler = Scheduler(fleet)
-        for name, nodes in leased_nodes(self.scenario, fleet).items():
-            tenant = next(tenant for tenant in self.scenario.tenants if tenant.name == name)
-            for pool in pools(fleet, tenant, nodes):
-                if pool.serving:
-                    self._scheduler.start(JobKind.SERVING, name, pool.serving, start_us, None)
-                left = list(pool.training)
-                while left:
-                    size = self._scheduler.training_size(len(left))
-                    self._scheduler.start(JobKind.TRAINING, name, left[:size], start_us, None)
-                    left = left[size:]
-        for state in self._states:
-            for position, index in enumerate(state.nodes.tolist()):
-                job = self._scheduler.job_of.get(index)
-                if job:
-                    state.row[position] = job.row
+        boots = [_uuid_text(rng.bytes(16)) for _ in self._fleet.nodes]
+        world = self._world = World(self._fleet, start_us, self._emit, self.truth, boots)
+        load = demands({tenant.name: tenant for tenant in self.scenario.tenants})
+        self._tenancy = Tenancy(world, load)
+        self._agents_start(start_us)
+        if self._remembered:
+            self._tenancy.restore(self._remembered.leases, self._remembered.limits)
+            for job in self._remembered.jobs:
+                world.emit("allocations", SCHEDULER, start_us, {**job, "ended_at": start_us})
+        else:
+            self._tenancy.grant_all(start_us // MINUTE_US * MINUTE_US)
+        leased = {node for nodes in world.leased.values() for node in nodes}
+        for producer, fields in inventory(self._fleet, boots, leased):
+            world.emit("inventory", producer, start_us, fields)
+        world.start_jobs(start_us)
+        faults.schedule(world)
+        self._lanes = Lanes(world, self._journal, load, self._schema_ids)
+        if self._memory:
+            self._memory.announce(self._fleet)
+
+    def _agents_start(self, start_us: int) -> None:
+        """Each node's agent starts, and names the last sequence numbers of its run before."""
+        names = [node.node_id for node in self._fleet.nodes]
+        before = previous_of(self._journals, names, self._journal.run_id) if self._journals else {}
+        for node in self._fleet.nodes:
+            given = before.get(node.node_id, [])
+            last = {row.topic: row.given - 1 for row in given}
+            run = given[0].run_id if given else None
+            fields: dict[str, Any] = {"previous_run_id": run, "previous_last_seq": last}
+            self._world.node_event(start_us, node, "agent_start", message="simulated agent started", **fields)
 
     def _batch(self, at: int, ticks: int, tick_us: int) -> Iterator[list[Message]]:
-        tick_s = tick_us / 1e6
-        demand = {t.name: np.full(ticks, 0.6, np.float32) for t in self.scenario.tenants}
-        jobs = list(self._scheduler.jobs.values())
-        loads = workload.loads(jobs, self._scheduler.rows, at, ticks, tick_s, demand)
-        for state, encoder in zip(self._states, self._encoders, strict=True):
-            n = len(state.nodes)
-            rng = generator(self.scenario.seed, "samples", state.number, at)
-            one = np.ones(n, np.float32)
-            environment = physics.Environment(one * np.float32(self.scenario.cooling.supply_c), one, one)
-            gpu = physics.step(state, loads, environment, ticks, tick_s, rng)
-            host = hosts.host_metrics(state, loads, at, ticks, tick_s, rng)
-            chosen = np.flatnonzero(~state.silent) if state.silent.any() else None
-            yield encoder.encode(chosen, at, ticks, tick_us // 1000, gpu.values, host)
+        """The messages of a batch: events due, then each slice's two lanes, then slower readings."""
+        self._world.advance(at)
+        yield self._taken()
+        for gpus, messages in self._lanes.batch(at, ticks, tick_us):
+            self.truth.gpu_samples += gpus * ticks * len(messages)
+            yield messages
         self.now_us = at + ticks * tick_us
+        self._world.advance(self.now_us - 1)
+        yield self._taken()
+        if self._memory and self.now_us - self._saved_us >= MINUTE_US:
+            self._save()
 
-    def _count(self, messages: list[Message]) -> None:
-        for message in messages:
-            self.truth.events[message.topic] += 1
+    def _emit(self, topic: str, producer: str, ts: int, fields: Mapping[str, Any]) -> None:
+        encoder = self._encoders.get(producer)
+        if encoder is None:
+            encoder = self._encoders[producer] = EventEncoder(self._journal, producer, self._schema_ids)
+        self._pending.append(encoder.encode(topic, ts, fields))
 
-    def _send(self, messages: list[Message]) -> None:
+    def _taken(self) -> list[Message]:
+        messages, self._pending = self._pending, []
+        return messages
+
+    def _send(self, messages: list[Message], stop: threading.Event | None) -> None:
+        """Offer until everything is taken. A stopped simulation gives up in time and takes the numbers back."""
+        self.truth.sent(messages)
+        taken, gives_up = self._offer_many(messages), None
+        while taken < len(messages):
+            time.sleep(_REFUSED_PAUSE_S)
+            if stop is not None and stop.is_set():
+                gives_up = gives_up or time.monotonic() + _STOP_PATIENCE_S
+                if time.monotonic() > gives_up:
+                    break
+            taken += self._offer_many(messages[taken:])
+        for message in reversed(messages[taken:]):
+            self._journal.give(message.row, self._journal.next(message.row) - 2)
+        self.truth.unsent(messages[taken:])
+
+    def _obey(self) -> None:
+        """Begin the faults that were asked for."""
+        for request in self._memory.requests() if self._memory else ():
+            if not injection.begin(self._world, self.now_us, request):
+                self.truth.note("refused", at=self.now_us, request=request)
+
+    def _save(self) -> None:
+        self._saved_us = self.now_us
+        if self._memory is None:
+            return
+        stored = self._tenancy.stored()
+        jobs = [self._world.allocation(job, "ended", "pre-empted") for job in self._world.scheduler.jobs.values()]
+        self._memory.save(
+            Remembered(
+                self.scenario.name, len(self._fleet.nodes), self.now_us, stored["leases"], stored["limits"], jobs
+            )
+        )
+
+
+def _offers(sink: Sink) -> Callable[[Sequence[Message]], int]:
+    """How many of the messages the sink takes."""
+    many: Callable[[Sequence[Message]], int] | None = getattr(sink, "offer_many", None)
+    if many is not None:
+        return many
+    call: Any = sink
+
+    def each(messages: Sequence[Message]) -> int:
         for message in messages:
-            while self._offer(message) is False:
-                time.sleep(0.05)
-        self._count(messages)
+            call(message)
+        return len(messages)
+
+    return each
+
+
+def _uuid_text(raw: bytes) -> str:
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

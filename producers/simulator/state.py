@@ -21,6 +21,8 @@ class SliceState:
         rng = generator(fleet.scenario.seed, "silicon", number)
         self.row = np.zeros((n, g), np.int32)
         """Row of the load table."""
+        self.resistance = np.ones((n, g), np.float32)
+        """Factor on each GPU's thermal resistance: above 1 for bad contact or a clogged cold plate."""
         self.efficiency = np.clip(rng.normal(1.0, 0.02, (n, g)), 0.93, 1.07).astype(np.float32)
         """Power a GPU needs for the same work, over the model's mean: silicon differs."""
         self.memory_offset = rng.integers(0, 96, (n, g)) * (2 << 20)
@@ -38,6 +40,7 @@ class SliceState:
         """Joules since the driver was loaded."""
         self.host_started_us = start_us - (age_s[:, 0] * 1e6).astype(np.int64) - 180_000_000
         self.clock_offset = (rng.normal(0, 3e-5, n)).astype(np.float32)
+        self.clock_synced = np.ones(n, bool)
         self.host_character = rng.uniform(0.85, 1.15, n).astype(np.float32)
         """How a node's host differs from the mean: processes, memory."""
         self.node_power_w = np.full(n, np.nan)

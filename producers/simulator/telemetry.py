@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from producers.encode import Message
 from producers.journal import Journal
-from producers.precision import significant_array
+from producers.precision import bits_of, significant_array
 from producers.simulator import varint
 from producers.simulator.columns import Arrays, Column, Scalars, text
-from producers.simulator.events import Sequences, SliceEncoder
+from producers.simulator.events import SliceEncoder
 from producers.simulator.state import SliceState
 from producers.simulator.topology import Fleet
+from schemas import catalogue
 
 Array = NDArray[Any]
+TOPIC = "node-telemetry"
 
 
 def fixed_fields(fleet: Fleet, state: SliceState, boots: Sequence[str]) -> dict[str, list[bytes]]:
@@ -41,7 +44,6 @@ class TelemetryEncoder:
     def __init__(
         self,
         journal: Journal,
-        sequences: Sequences,
         fleet: Fleet,
         state: SliceState,
         boots: Sequence[str],
@@ -49,7 +51,8 @@ class TelemetryEncoder:
     ) -> None:
         names = [fleet.nodes[i].node_id for i in state.nodes.tolist()]
         fixed = fixed_fields(fleet, state, boots)
-        self._encoder = SliceEncoder(journal, sequences, "node-telemetry", names, fixed, schema_id)
+        self._encoder = SliceEncoder(journal, TOPIC, names, fixed, schema_id)
+        self._bits = bits_of(catalogue.latest(TOPIC))
         self._state = state
 
     def encode(
@@ -60,7 +63,7 @@ class TelemetryEncoder:
         interval_ms: int,
         gpu: Mapping[str, Array],
         host: Mapping[str, Array],
-    ) -> list[Any]:
+    ) -> list[Message]:
         """Messages of the chosen nodes. ``gpu`` values are (n, g, ticks), ``host`` values (n, ticks) or (n, 1)."""
         state = self._state
         n = len(state.nodes)
@@ -69,16 +72,16 @@ class TelemetryEncoder:
             "ticks": Scalars(np.full(n, ticks)),
             "driver_epoch": Arrays(state.agent_epoch),
             "clock_offset_s": Scalars(state.clock_offset),
-            "clock_synced": Scalars(np.full(n, -1, np.int64)),  # a boolean true is byte 1: the varint of -1
+            "clock_synced": Scalars(-state.clock_synced.astype(np.int64)),  # true is byte 1, the varint of -1
         }
         for name, values in gpu.items():
-            columns[name] = _rounded(values.reshape(n, -1))
+            columns[name] = self._rounded(name, values.reshape(n, -1))
         for name, values in host.items():
-            columns[name] = _rounded(values)
+            columns[name] = self._rounded(name, values)
         return self._encoder.encode(chosen, ts, ticks, columns)
 
-
-def _rounded(values: Array) -> Arrays:
-    if values.dtype.kind == "f":
-        return Arrays(significant_array(np.ascontiguousarray(values, np.float32)))
-    return Arrays(values)
+    def _rounded(self, name: str, values: Array) -> Arrays:
+        bits = self._bits.get(name)
+        if bits is None:
+            return Arrays(values)
+        return Arrays(significant_array(np.ascontiguousarray(values, np.float32), bits))

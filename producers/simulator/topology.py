@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +175,7 @@ def _slices(scenario: Scenario, nodes: Sequence[Node]) -> list[tuple[Shape, NDAr
         count = -(-len(members) // SLICE_NODES)
         ordered = sorted(members, key=lambda node: stable_hash(node.node_id))
         bounds = np.linspace(0, len(ordered), count + 1).astype(int)
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             chosen = sorted(node.index for node in ordered[start:end])
             slices.append((shape, np.array(chosen, np.int64)))
     return slices

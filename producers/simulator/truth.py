@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from producers.encode import Message
 
 
 class Truth:
@@ -20,6 +22,14 @@ class Truth:
         self.facts: list[dict[str, Any]] = []
         """Everything that was noted, in order; ``what`` names the kind of fact."""
         self._file = file.open("a") if file else None
+
+    def sent(self, messages: Sequence[Message]) -> None:
+        """Count messages as sent."""
+        self.events.update(message.topic for message in messages)
+
+    def unsent(self, messages: Sequence[Message]) -> None:
+        """Take back messages that were counted and could not be sent."""
+        self.events.subtract(message.topic for message in messages)
 
     def note(self, what: str, **facts: Any) -> dict[str, Any]:
         """Record a fact; times in it are microseconds since 1970."""
