@@ -17,6 +17,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, Protocol
 
+from infra.clickhouse import retention
 from infra.clickhouse.render import Render
 from infra.clickhouse.statements import bare, split
 from infra.errors import GpufleetError
@@ -142,7 +143,20 @@ def migrate(
         started = time.monotonic()
         _run(client, migration, statements)
         _record(client, migration, len(statements), time.monotonic() - started)
+    _age(client, wanted, render, dry_run, progress)
     return pending
+
+
+def _age(
+    client: Client, wanted: Sequence[Migration], render: Render, dry_run: bool, progress: Callable[[str], None]
+) -> None:
+    """Bring the TTLs in line with the settings, which may have changed since the tables were made."""
+    rows = client.query("SELECT name, create_table_query FROM system.tables WHERE database = 'gpufleet'").result_rows
+    created = {str(name): str(query) for name, query in rows}
+    for statement in retention.changes(retention.tiers(m.sql for m in wanted), created, render):
+        progress(statement)
+        if not dry_run:
+            client.command(statement)
 
 
 def applied(client: Client) -> dict[int, tuple[str, str]]:

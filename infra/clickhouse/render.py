@@ -16,8 +16,8 @@ _OBJECT = re.compile(
         | DROP \s+ (?:TABLE|VIEW|DICTIONARY|DATABASE)
         | ALTER \s+ TABLE
         | SYSTEM \s+ RELOAD \s+ DICTIONARY )
-      (?: \s+ IF \s+ (?:NOT \s+)? EXISTS )? \s+ )
-    (?P<name> [\w.`]+ )
+      (?: \s+ IF \s+ (?:NOT \s+)? EXISTS | \s+ OR \s+ REPLACE )? \s+ )
+    (?P<name> (?: `[^`]+` | \w+ ) (?: \. (?: `[^`]+` | \w+ ) )* )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -76,6 +76,9 @@ def _on_cluster(statement: str, cluster: str) -> str:
         if kind not in ("comment", "space"):
             break
         lead, rest = lead + text, rest[len(text) :]
+    grant = re.match(r"(GRANT|REVOKE)\b", rest, re.IGNORECASE)
+    if grant:
+        return f"{lead}{grant.group()} ON CLUSTER '{cluster}'{rest[grant.end() :]}"
     match = _OBJECT.match(rest)
     if match is None:
         return statement

@@ -1,7 +1,8 @@
 """Who may read which rows: the one list that the store's row filters and a server's row policies are made from.
 
 A table that is not listed is closed to tenants; a test keeps the list equal to the tables that the migrations make.
-Views need no filter of their own: they read as whoever asks (SQL SECURITY INVOKER), so the tables' filters hold.
+Views need no filter of their own: they read as whoever asks (SQL SECURITY INVOKER), so the tables' filters hold; a view
+that is not in ``VIEWS`` is closed to tenants all the same.
 """
 
 from __future__ import annotations
@@ -43,3 +44,40 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
 
 USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
 """A tenant's own business: the operator reads a row only while a lease of that tenant says operator_reads_usage."""
+
+VIEWS: tuple[str, ...] = (
+    "agent_opt_outs",
+    "flaw_bits",
+    "fleet_now",
+    "gpu_alarms",
+    "gpu_counters",
+    "gpu_delivered",
+    "gpu_fault_periods",
+    "gpu_faults",
+    "gpu_health",
+    "gpu_inventory",
+    "gpu_lifecycle",
+    "gpu_now",
+    "gpu_samples",
+    "gpu_used",
+    "host_samples",
+    "lease_current",
+    "lease_delivery",
+    "lease_segments",
+    "limits_current",
+    "minutes",
+    "nic_samples",
+    "node_history",
+    "sick_gpus",
+    "tenant_headroom",
+    "tenant_usage_daily",
+    "xid_actions",
+    "xids",
+)
+"""Views that tenants may read: each reads only tables that are filtered by tenant, or none."""
+
+CLOSED_VIEWS: tuple[str, ...] = ("flawed_events", "ingest_health", "job_gpus", "jobs", "lease_overlaps", "usage_grants")
+"""Views that tenants may not read, since they read tables without a tenant or are about the operator's work."""
+
+POLICIES: Mapping[str, str | None] = MappingProxyType({**TABLES, **dict.fromkeys(VIEWS, "*")})
+"""What the embedded store wants: table -> tenant column or None (closed), view -> "*" (open: its tables are filtered)."""
