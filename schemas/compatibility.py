@@ -56,7 +56,8 @@ def _alone(schema: Definition) -> Iterator[Problem]:
     try:
         fastavro.parse_schema(dict(schema))
     except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError) as error:
-        yield Problem("", "a valid Avro record", f"{type(error).__name__}: {error}")
+        misfits = list(_misfits(schema))  # fastavro refuses some of them too, but does not name the field
+        yield from misfits or [Problem("", "a valid Avro record", f"{type(error).__name__}: {error}")]
         return
     if schema.get("type") != "record":
         yield Problem("", "a record", repr(schema.get("type")))
@@ -78,13 +79,23 @@ def _alone(schema: Definition) -> Iterator[Problem]:
             yield Problem(name, "shape to be gpu, gpu_tick, tick, nic or nic_tick", repr(field["shape"]))
         if _contains_record(field["type"]):
             yield Problem(name, "no records inside records (their columns cannot grow)", "a record")
-        if "default" in field and not _fits(field["default"], field["type"]):
-            yield Problem(name, f"a default of its type {_text(field['type'])}", repr(field["default"]))
+    yield from _misfits(schema)
+
+
+def _misfits(schema: Definition) -> Iterator[Problem]:
+    """Fields whose default is not of their type."""
+    for field in schema.get("fields", ()):
+        try:
+            fits = "default" not in field or _fits(field["default"], field["type"])
+        except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError):
+            continue  # the type itself is wrong: said elsewhere
+        if not fits:
+            yield Problem(field["name"], f"a default of its type {type_text(field['type'])}", repr(field["default"]))
 
 
 def _as_reader(new: Definition, old: Definition) -> Iterator[Problem]:
-    if _full_name(new) != _full_name(old):
-        yield Problem("", f"the name {_full_name(old)!r}", repr(_full_name(new)))
+    if full_name(new) != full_name(old):
+        yield Problem("", f"the name {full_name(old)!r}", repr(full_name(new)))
     readers = {field["name"]: field for field in new.get("fields", ())}
     writers = {field["name"]: field for field in old["fields"]}
     for name, writer in writers.items():
@@ -93,7 +104,7 @@ def _as_reader(new: Definition, old: Definition) -> Iterator[Problem]:
             yield Problem(name, "the field to stay (fields are never removed)", "no such field")
             continue
         if not _resolves(writer["type"], reader["type"]):
-            yield Problem(name, f"{_text(writer['type'])} or a type it is promoted to", _text(reader["type"]))
+            yield Problem(name, f"{type_text(writer['type'])} or a type it is promoted to", type_text(reader["type"]))
         if _logical(writer["type"]) != _logical(reader["type"]):
             yield Problem(name, f"logical type {_logical(writer['type'])!r}", repr(_logical(reader["type"])))
         for attribute in _FROZEN:
@@ -161,7 +172,8 @@ def _fits(value: Any, kind: Any) -> bool:
     return bool(fastavro.validate(value, fastavro.parse_schema(first), raise_errors=False))
 
 
-def _full_name(schema: Definition) -> str:
+def full_name(schema: Definition) -> str:
+    """Name of a record with its namespace."""
     name = str(schema.get("name", ""))
     return name if "." in name or not schema.get("namespace") else f"{schema['namespace']}.{name}"
 
@@ -170,19 +182,15 @@ def _short_name(kind: Mapping[str, Any]) -> str:
     return str(kind["name"]).rpartition(".")[2]
 
 
-def _text(kind: Any) -> str:
-    """A type for people: array<int>, fixed(16), null | long."""
+def type_text(kind: Any) -> str:
+    """An Avro type for people: array<int>, fixed(16), null | long."""
     if isinstance(kind, list):
-        return " | ".join(map(_text, kind))
+        return " | ".join(map(type_text, kind))
     plain = _plain(kind)
     if plain == "array":
-        return f"array<{_text(kind['items'])}>"
+        return f"array<{type_text(kind['items'])}>"
     if plain == "map":
-        return f"map<{_text(kind['values'])}>"
+        return f"map<{type_text(kind['values'])}>"
     if plain == "fixed":
         return f"fixed({kind['size']})"
     return _logical(kind) or plain
-
-
-type_text = _text
-"""An Avro type for people, as the data dictionary shows it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from schemas import catalogue
+from schemas import catalogue, compatibility
 from schemas.catalogue import Schema
 
 T = TypeVar("T")
@@ -87,16 +87,28 @@ class Registry:
         return {topic: self._lookup(catalogue.latest(topic)) for topic in catalogue.KINDS}
 
     def resolve(self, schema_id: int) -> Schema | None:
-        """The catalogue's schema behind one of the registry's ids; None when we do not know that schema."""
+        """The schema behind one of the registry's ids; None when there is no such id, or it is not one of ours.
+
+        A version newer than this program's catalogue comes back with version 0 and the registry's definition: it
+        bears the name of a kind that we know.
+        """
         found = self._ask_or_none(partial(self._client.get_schema, schema_id))
         if found is None or found.schema_type not in (None, "AVRO") or not found.schema_str:
             return None
         try:
-            fingerprint = catalogue.canonical_fingerprint(json.loads(found.schema_str))
+            definition = json.loads(found.schema_str)
+            fingerprint = catalogue.canonical_fingerprint(definition)
         except Exception:  # noqa: BLE001 - somebody else's schema, in whatever shape: not one of ours
             return None
+        if not isinstance(definition, dict):
+            return None
         same = [schema for schema in catalogue.published() if schema.fingerprint == fingerprint]
-        return same[-1] if same else None
+        if same:
+            return same[-1]
+        for kind in catalogue.KINDS.values():
+            if compatibility.full_name(definition) == compatibility.full_name(catalogue.latest(kind.topic).definition):
+                return Schema(kind, 0, schema_id, definition, fingerprint)
+        return None
 
     def _lookup(self, schema: Schema) -> int | None:
         found = self._ask_or_none(partial(self._client.lookup_schema, subject_of(schema), _avro(schema)))
