@@ -1,0 +1,55 @@
+"""Which offset of a partition may be committed: everything below it was stored at least a horizon ago.
+
+The trailing horizon is what a restarted store may have forgotten although it had acknowledged it: those messages are
+then still uncommitted, are read again, and the identity filter puts back just what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class CommitHorizon:
+    """Stored offsets of one partition on their way to being committed."""
+
+    def __init__(self, horizon_s: float, start: int, committed: int | None) -> None:
+        self._horizon_s = horizon_s
+        self._waiting: deque[tuple[float, int]] = deque()
+        self._ripe: int | None = None
+        self.start = start
+        """Where reading began: the offset to go back to when nothing was ever committed."""
+        self.committed = committed
+        """Offset that Kafka holds for the group; None when it holds none."""
+        self.stored_next = start
+        """Every message below is stored."""
+
+    def stored(self, next_offset: int, now: float) -> None:
+        """Everything below ``next_offset`` is stored, known at ``now`` (monotonic seconds)."""
+        if next_offset > self.stored_next:
+            self.stored_next = next_offset
+            self._waiting.append((now, next_offset))
+
+    def committable(self, now: float) -> int | None:
+        """The highest offset old enough to commit, when it is above the committed one."""
+        while self._waiting and self._waiting[0][0] + self._horizon_s <= now:
+            self._ripe = self._waiting.popleft()[1]
+        if self._ripe is None or (self.committed is not None and self._ripe <= self.committed):
+            return None
+        return self._ripe
+
+    def was_committed(self, offset: int) -> None:
+        """Kafka accepted the commit."""
+        if self.committed is None or offset > self.committed:
+            self.committed = offset
+
+    @property
+    def resume(self) -> int:
+        """Where the group would read from now: the committed offset, or the start."""
+        return self.start if self.committed is None else max(self.committed, self.start)
+
+    def rewind(self) -> int:
+        """Forget what is not committed; the offset to read from again."""
+        self._waiting.clear()
+        self._ripe = None
+        self.stored_next = self.resume
+        return self.stored_next

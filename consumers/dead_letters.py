@@ -1,0 +1,135 @@
+"""Messages that cannot be stored go to the topic dead-letters, whole, with the reason.
+
+Their identity is made from where they stood in the log, so that quarantining a message twice (a replay, a second
+consumer) stores it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import fastavro
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from consumers.batch import Bad
+from consumers.errors import KafkaUnavailableError
+from consumers.intake import identity_of
+from schemas import catalogue, framing, identity
+from schemas.catalogue import Schema
+from schemas.identity import HEADER, Identity
+
+TOPIC = "dead-letters"
+VALUE_BYTES_MAX = 3_500_000
+"""More of a value is cut off, so that the letter fits where the message did."""
+DEFAULTS: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "message.max.bytes": 4_000_000,
+    "partitioner": "murmur2_random",
+    "delivery.timeout.ms": 30_000,
+}
+
+
+def run_of(topic: str, topic_id: str) -> int:
+    """run_id of dead letters from a topic: 63 bits of its id (or of its name, where the broker gives no ids)."""
+    digest = hashlib.sha256((topic_id or topic).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def letter(bad: Bad, topic_id: str, site: str) -> tuple[Identity, dict[str, Any]]:
+    """Identity and fields of a dead letter."""
+    message = bad.message
+    topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+    append = max(message.timestamp()[1], 0) * 1000
+    who = Identity(f"dlq/{topic}/{partition}", run_of(topic, topic_id), offset, append, 1)
+    source = identity_of(message)
+    value = message.value() or b""
+    header = next((v for k, v in message.headers() or () if k == HEADER and isinstance(v, bytes)), b"")
+    try:
+        schema_id = framing.schema_id(value)
+    except framing.FramingError:
+        schema_id = None
+    detail = bad.detail
+    if len(value) > VALUE_BYTES_MAX:
+        detail += f"; value cut from {len(value)} to {VALUE_BYTES_MAX} bytes"
+    return who, {
+        "site": site,
+        "producer_id": who.producer_id,
+        "run_id": who.run_id,
+        "seq": who.seq,
+        "ts": who.ts,
+        "source_topic": topic,
+        "source_topic_id": topic_id,
+        "source_partition": partition,
+        "source_offset": offset,
+        "append_ts": append,
+        "source_producer_id": source.producer_id if source else "",
+        "source_run_id": source.run_id if source else None,
+        "source_seq": source.seq if source else None,
+        "schema_id": schema_id if schema_id is not None and schema_id < 1 << 31 else None,
+        "reason": bad.reason.value,
+        "detail": detail[:2_000],
+        "key": message.key() or b"",
+        "value": value[:VALUE_BYTES_MAX],
+        "identity": header,
+    }
+
+
+class DeadLetterWriter:
+    """Writes dead letters and waits until the broker has them. Thread-safe; connects on first use."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        site: str,
+        schema_id: Callable[[Schema], int] | None = None,
+        timeout_s: float = 35.0,
+    ) -> None:
+        self._kafka, self._site, self._timeout_s = kafka, site, timeout_s
+        self._schema = catalogue.latest(TOPIC)
+        self._schema_id = schema_id or (lambda schema: schema.id)
+        self._producer: Producer | None = None
+        self._lock = threading.Lock()
+
+    def write(self, bad: Sequence[tuple[Bad, str]]) -> None:
+        """Send (message, its topic's id) and wait for all acknowledgements. KafkaUnavailableError else."""
+        if not bad:
+            return
+        failed: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            if error is not None:
+                failed.append(error)
+
+        with self._lock:
+            if self._producer is None:
+                self._producer = Producer({**DEFAULTS, **self._kafka}, logger=logging.getLogger("gpufleet.librdkafka"))
+            prefix = framing.prefix(self._schema_id(self._schema))
+            try:
+                for one, topic_id in bad:
+                    who, record = letter(one, topic_id, self._site)
+                    value = io.BytesIO()
+                    value.write(prefix)
+                    fastavro.schemaless_writer(value, self._schema.parsed, record)
+                    self._producer.produce(
+                        TOPIC,
+                        value.getvalue(),
+                        record["source_topic"].encode(),
+                        headers=[(HEADER, identity.pack(who))],
+                        on_delivery=delivered,
+                    )
+                    self._producer.poll(0)
+                left = self._producer.flush(self._timeout_s)
+            except (KafkaException, BufferError) as error:
+                self._producer = None
+                raise KafkaUnavailableError(f"dead letters cannot be written: {error}") from error
+            if left or failed:
+                self._producer = None  # a fatal error ends an idempotent producer; a new one always works
+                why = failed[0].str() if failed else f"{left} not acknowledged in {self._timeout_s:.0f} s"
+                raise KafkaUnavailableError(f"dead letters cannot be written: {why}")

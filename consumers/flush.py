@@ -1,0 +1,71 @@
+"""When waiting messages become a batch.
+
+A batch is due when its topic has enough bytes or messages waiting, or the oldest has waited long enough. It goes
+early, after a short minimum age, while the budget of inserts allows: at a low rate events are stored within a
+fraction of a second, at a high rate inserts grow instead of becoming many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from consumers.batch import Batch, Limits, TopicPartition, pack
+from consumers.intake import PartitionIntake
+from consumers.settings import ConsumeSettings
+from schemas.catalogue import EventKind
+
+BURST = 2.0
+"""Inserts that a quiet time saves up."""
+
+
+class FlushPolicy:
+    """Chooses batches. One thread."""
+
+    def __init__(self, settings: ConsumeSettings, now: float) -> None:
+        self._settings = settings
+        self._limits = Limits(settings.flush_bytes, settings.flush_messages, settings.days_per_insert)
+        self._tokens, self._refilled = BURST, now
+
+    def choose(
+        self, intakes: Iterable[PartitionIntake], busy: set[TopicPartition], now: float, *, everything: bool = False
+    ) -> Batch | None:
+        """The most urgent batch that is due now, its chunks taken from their intakes; None when none is.
+
+        ``busy`` partitions have a batch in flight and are passed over. ``everything``: due at any age (stopping).
+        """
+        self._tokens = min(BURST, self._tokens + (now - self._refilled) * self._settings.inserts_per_second)
+        self._refilled = now
+        by_topic: dict[str, list[PartitionIntake]] = {}
+        for intake in intakes:
+            topic = intake.kind.topic
+            if intake.waiting and intake.waiting[0].count and (topic, intake.partition) not in busy:
+                by_topic.setdefault(topic, []).append(intake)
+        urgent = [
+            (min(intake.waiting[0].opened_at for intake in ready), ready[0].kind, ready)
+            for ready in by_topic.values()
+            if everything or self._due(ready, now)
+        ]
+        if not urgent:
+            return None
+        _, kind, ready = min(urgent, key=lambda one: one[0])
+        self._tokens -= 1
+        return self._take(kind, ready)
+
+    def _due(self, ready: list[PartitionIntake], now: float) -> bool:
+        settings = self._settings
+        age = now - min(intake.waiting[0].opened_at for intake in ready)
+        return (
+            age >= settings.flush_age_s
+            or (age >= settings.flush_min_age_s and self._tokens >= 1)
+            or sum(intake.waiting_bytes for intake in ready) >= settings.flush_bytes
+            or sum(intake.waiting[0].count for intake in ready) >= settings.flush_messages
+        )
+
+    def _take(self, kind: EventKind, ready: list[PartitionIntake]) -> Batch:
+        ready.sort(key=lambda intake: intake.waiting[0].opened_at)
+        batch = pack(kind, [intake.waiting[0] for intake in ready], self._limits)
+        chosen = {id(chunk) for chunk in batch.chunks}
+        for intake in ready:
+            if id(intake.waiting[0]) in chosen:
+                intake.take_chunk()
+        return batch

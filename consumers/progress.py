@@ -1,0 +1,137 @@
+"""From stored to committed: rounds of bookkeeping, commits trailing by the horizon, and the way back.
+
+Owns what the group has reached; the main loop calls it every turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumers import batch
+from consumers.assignment import Partition
+from consumers.bookkeeping import Bookkeeper, Report
+from consumers.clock import Clock
+from consumers.errors import ConsumerError, FatalError, StoreCredentialsError
+from consumers.metrics import Metrics
+from consumers.stall import StallGuard
+
+log = logging.getLogger("gpufleet.consume")
+
+
+class Progress:
+    """Commits of one consumer. ``kafka`` is set once it exists: its configuration names ``on_commit``."""
+
+    kafka: Consumer
+
+    def __init__(
+        self,
+        partitions: dict[batch.TopicPartition, Partition],
+        bookkeeper: Bookkeeper,
+        guard: StallGuard,
+        metrics: Metrics,
+        clock: Clock,
+        round_s: float,
+        store_away: Callable[[ConsumerError], float],
+        store_answers: Callable[[], None],
+    ) -> None:
+        self._partitions, self._guard, self._metrics, self._clock = partitions, guard, metrics, clock
+        self._round_s, self._store_away, self._store_answers = round_s, store_away, store_answers
+        self._next_round = 0.0
+        self.bookkeeper = bookkeeper
+
+    def turn(self, *, store_waiting: bool) -> None:
+        """Close a round that ended, begin the next when it is time and the store is not being waited for."""
+        now = self._clock.monotonic()
+        report = self.bookkeeper.ended()
+        if report is not None:
+            self._next_round = now + self._round_s
+            self._close(report)
+        if not self.bookkeeper.busy and now >= self._next_round and not store_waiting:
+            self.bookkeeper.begin(self._committable(now))
+            if self._guard.fenced:
+                self._prove_membership()
+
+    def finish(self, timeout_s: float) -> None:
+        """A last round and a commit that waits: before partitions are given back."""
+        deadline = self._clock.monotonic() + timeout_s
+        report = self.bookkeeper.ended(timeout_s)
+        if self.bookkeeper.busy:
+            log.warning("the store did not take the ledger in %.0f s: nothing more is committed", timeout_s)
+            return
+        if report is not None:
+            self._close(report, wait=True)
+        self.bookkeeper.begin(self._committable(self._clock.monotonic()))
+        report = self.bookkeeper.ended(max(0.1, deadline - self._clock.monotonic()))
+        if report is not None:
+            self._close(report, wait=True)
+
+    def rewind(self, why: str) -> None:
+        """Read every partition again from the committed offset, through the filter."""
+        for partition in self._partitions.values():
+            offset = partition.horizon.rewind()
+            partition.intake.rewind(offset)
+            try:
+                self.kafka.seek(TopicPartition(partition.topic, partition.number, offset))
+            except KafkaException as error:
+                raise FatalError(f"cannot seek {partition.topic}[{partition.number}]: {error}") from error
+            self._metrics.rewinds.labels(why).inc()
+
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """Kafka's answer to a commit.
+
+        What failed (an old generation during a rebalance, a broker away) is still committable and tried again next
+        round, if the partition is still ours then.
+        """
+        if error is not None and not partitions:
+            self._metrics.commit_failures.labels(error.name()).inc()
+        for one in partitions:
+            failure = one.error or error
+            partition = self._partitions.get((one.topic, one.partition))
+            if failure is not None:
+                self._metrics.commit_failures.labels(failure.name()).inc()
+            elif partition is not None:
+                partition.horizon.was_committed(one.offset)
+                self._metrics.commits.inc()
+                self._guard.confirm()
+
+    def _close(self, report: Report, *, wait: bool = False) -> None:
+        if report.error is not None:
+            if isinstance(report.error, StoreCredentialsError) and not self.bookkeeper.known:
+                raise report.error
+            delay = self._store_away(report.error)
+            log.warning("ledger not written, again in %.1f s: %s", delay, report.error)
+            return
+        self._store_answers()
+        if report.restarted:
+            if wait:
+                return  # nothing is committed; whoever gets the partitions reads again through the filter
+            log.warning("the store was restarted: reading again from the committed offsets")
+            self.rewind("store restarted")
+            return
+        self._commit([(key, offset) for key, offset in report.offsets.items() if key in self._partitions], wait=wait)
+
+    def _committable(self, now: float) -> dict[batch.TopicPartition, int]:
+        found = {key: partition.horizon.committable(now) for key, partition in self._partitions.items()}
+        return {key: offset for key, offset in found.items() if offset is not None}
+
+    def _commit(self, offsets: Sequence[tuple[batch.TopicPartition, int]], *, wait: bool = False) -> None:
+        if not offsets:
+            return
+        partitions = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets]
+        try:
+            if wait:
+                # Without a callback of its own a waiting commit returns the answers; on_commit is not called for it.
+                self.on_commit(None, self.kafka.commit(offsets=partitions, asynchronous=False) or [])
+            else:
+                self.kafka.commit(offsets=partitions, asynchronous=True)
+        except KafkaException as error:
+            self.on_commit(error.args[0], [])
+
+    def _prove_membership(self) -> None:
+        """Commit what is committed already: only a member of the current generation can."""
+        self._commit([(key, partition.horizon.resume) for key, partition in self._partitions.items()])
+        if not self._partitions:
+            self._guard.confirm()
