@@ -77,9 +77,6 @@ PRODUCER_DEFAULTS: Mapping[str, str | int | float | bool] = {
 OVERHEAD_BYTES = 700
 """What a waiting message costs beside its own bytes, in librdkafka and here (measured: 400-650)."""
 
-HOPELESS_AFTER = 3
-"""A broker refuses a batch as a whole: only the third refusal of the message itself is final."""
-
 _HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG})
 _UNKNOWN = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART})
 
@@ -88,7 +85,8 @@ class _Held(NamedTuple):
     """A message that librdkafka gave back."""
 
     message: Message
-    tries: int
+    alone: bool = False
+    """Send it in a batch of its own: a broker refuses whole batches, and one bad message must not doom the rest."""
 
 
 class KafkaOutbox:
@@ -129,6 +127,7 @@ class KafkaOutbox:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._producer = make_producer(self._config)
+        self._careful: Producer | None = None
         self._thread = threading.Thread(target=self._serve, name="publisher", daemon=True)
         self._thread.start()
 
@@ -180,9 +179,11 @@ class KafkaOutbox:
             self._closed = True
         self._stop.set()
         self._thread.join()
-        self._producer.purge()
-        self._producer.flush(1)
-        del self._producer  # its threads and connections end here, not when the last reference happens to go
+        for producer in (self._producer, self._careful):
+            if producer:
+                producer.purge()
+                producer.flush(1)
+        del self._producer, self._careful, producer  # threads and connections end here
         self._again.clear()
         return min(left, self.waiting)
 
@@ -198,10 +199,10 @@ class KafkaOutbox:
         self._taken += 1
         self._taken_bytes += size
         try:
-            self._produce(message, 0)
+            self._produce(self._producer, message)
         except BufferError as error:
             self.counters.last_error = str(error)
-            self._again.append(_Held(message, 0))
+            self._again.append(_Held(message))
         except KafkaException as error:
             reason = error.args[0]
             if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE:
@@ -210,43 +211,48 @@ class KafkaOutbox:
                 self._reject(message, f"is larger than message.max.bytes, {self._config['message.max.bytes']}")
             else:
                 self._note(reason, message.topic)
-                self._again.append(_Held(message, 0))
+                self._again.append(_Held(message))
         return True
 
-    def _produce(self, message: Message, tries: int) -> None:
+    def _produce(self, producer: Producer, message: Message, again: bool = False, alone: bool = False) -> None:
         # The callback keeps what a delivery report lacks (the headers); key and value come back in the report, so
         # only librdkafka's copy lives on.
-        self._producer.produce(
+        producer.produce(
             message.topic,
             message.value,
             message.key,
             headers=[(identity.HEADER, message.header)],
-            on_delivery=partial(self._on_delivery, message.row, _size(message), message.header, tries),
+            on_delivery=partial(self._on_delivery, message.row, _size(message), message.header, again, alone),
         )
 
     def _on_delivery(
-        self, row: int, size: int, header: bytes, tries: int, error: KafkaError | None, delivered: Delivered
+        self,
+        row: int,
+        size: int,
+        header: bytes,
+        again: bool,
+        alone: bool,
+        error: KafkaError | None,
+        delivered: Delivered,
     ) -> None:
         if error is None:
             self._journal.acknowledge(row)
             self.counters.acknowledged += 1
             self._released_bytes += size
             self._released += 1
-            if tries:
+            if again:
                 self._failures = 0
             return
         message = Message(delivered.topic() or "", delivered.key() or b"", delivered.value() or b"", header, row)
-        code = error.code()
-        if code in _HOPELESS and tries + 1 >= HOPELESS_AFTER:
+        hopeless = error.code() in _HOPELESS
+        if hopeless and alone:
             self._released_bytes += size
             self._released += 1
             with self._lock:
-                self._reject(message, f"was refused by the broker {HOPELESS_AFTER} times: {error.str()}")
+                self._reject(message, f"was refused by the broker: {error.str()}")
             return
         self._note(error, message.topic)
-        # A purge is our own doing and says nothing about the message.
-        purged = code in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
-        self._again.append(_Held(message, tries if purged else tries + 1))
+        self._again.append(_Held(message, alone=hopeless or alone))
 
     def _on_error(self, error: KafkaError) -> None:
         self._note(error, "")
@@ -273,6 +279,8 @@ class KafkaOutbox:
         try:
             while not self._stop.is_set():
                 self._producer.poll(0.1)
+                if self._careful:
+                    self._careful.poll(0)
                 if time.monotonic() < self._retry_at:
                     continue
                 if self._fatal:
@@ -293,7 +301,8 @@ class KafkaOutbox:
                 self._again.append(held)
                 continue
             try:
-                self._produce(held.message, max(held.tries, 1))
+                producer = self._careful_producer() if held.alone else self._producer
+                self._produce(producer, held.message, True, held.alone)
                 self.counters.retried += 1
             except BufferError as error:
                 self.counters.last_error = str(error)
@@ -306,6 +315,12 @@ class KafkaOutbox:
         self._back_off()
         for topic in failed:
             self._look_for(topic)
+
+    def _careful_producer(self) -> Producer:
+        """Sends one message a batch; made when the first message needs it."""
+        if self._careful is None:
+            self._careful = self._make_producer({**self._config, "batch.num.messages": 1})
+        return self._careful
 
     def _look_for(self, topic: str) -> None:
         """librdkafka remembers for minutes that a topic was missing; asking makes it look again."""
@@ -320,8 +335,11 @@ class KafkaOutbox:
             self._fatal = False
             ended, self._producer = self._producer, self._make_producer(self._config)
         self.counters.renewed += 1
-        ended.purge()
-        ended.flush(5)  # hands every purged message to _on_delivery
+        for producer in (ended, self._careful):
+            if producer:
+                producer.purge()
+                producer.flush(5)  # hands every purged message to _on_delivery
+        self._careful = None
         self._fatal = False  # what the ended one still had to say about itself
         self._back_off()
 
