@@ -38,12 +38,14 @@ from consumers.intake import PartitionIntake
 from consumers.ledger import Lateness, Ledger
 from consumers.membership import Membership
 from consumers.metrics import Metrics
+from consumers.pauses import Pauses
 from consumers.progress import Progress
 from consumers.quarantine import Ward, decodes
 from consumers.schema_book import AskRegistry, SchemaBook
 from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
 from consumers.store import EventStore
+from consumers.store_state import StoreState
 from schemas import catalogue
 from schemas.catalogue import KINDS, Schema
 
@@ -98,14 +100,11 @@ class Consumer:
         lateness = Lateness(int(settings.late_after_s * 1e6), settings.late_producers_max)
         delivery = Delivery(store, letters, self._guard, clock, self.metrics, lateness)
         self._deliveries = Deliveries(delivery, settings.insert_threads)
-        self._store_backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, jitter)
+        self._store = StoreState(settings, clock, jitter, self.health, self.metrics)
         self._kafka_backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, jitter)
         self._flush = FlushPolicy(settings, clock.monotonic())
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._held: dict[str, float] = {}
-        """Topics whose table is behind, with the time of the next attempt."""
         self._subscribed = False
-        self._memory_paused = False
         self._last_poll = clock.monotonic()
         self._stop = threading.Event()
         self._progress = Progress(
@@ -115,8 +114,7 @@ class Consumer:
             self.metrics,
             clock,
             settings.bookkeeping_s,
-            self._store_away,
-            self._store_answers,
+            self._store,
         )
         self._membership = Membership(
             self._partitions, self._make_partition, self._drain, settings, self._guard, self.metrics
@@ -132,6 +130,7 @@ class Consumer:
             },
             logger=logging.getLogger("gpufleet.librdkafka"),
         )
+        self._pauses = Pauses(self._kafka, self._partitions, self._store.held, self.metrics, clock)
 
     def stop(self) -> None:
         """Ask ``run`` to drain and return. From any thread or signal handler."""
@@ -162,20 +161,23 @@ class Consumer:
         self._poll()
         self._collect()
         self._start_deliveries()
-        self._progress.turn(store_waiting=self._store_backoff.waiting(self._clock.monotonic()))
-        self._regulate()
+        self._progress.turn(store_waiting=self._store.waiting)
+        self._pauses.regulate()
         self._ward.discharge()
+        self.metrics.in_flight.set(self._deliveries.running)
+        self.metrics.held_bytes.set(self._held_bytes())
+        self.metrics.quarantined.set(len(self._ward.sick))
         self._ward.check(sum(len(p.intake.watermarks) for p in self._partitions.values()))
 
     def _poll(self) -> None:
         now = self._clock.monotonic()
         full = self._held_bytes() >= self._settings.memory_bytes
-        if full and not self._memory_paused and now - self._last_poll < SOFT_WAIT_S:
+        if full and not self._pauses.memory and now - self._last_poll < SOFT_WAIT_S:
             self._deliveries.wait(self._settings.poll_timeout_s)
             return
-        if full != self._memory_paused:
-            self._memory_paused = full
-            self._regulate()
+        if full != self._pauses.memory:
+            self._pauses.memory = full
+            self._pauses.regulate()
         if not self._subscribed:
             if self._kafka_backoff.waiting(now):
                 self._clock.sleep(self._settings.poll_timeout_s)
@@ -214,7 +216,7 @@ class Consumer:
         except RegistryUnavailableError as error:
             log.warning("%s[%d] waits at offset %d: %s", topic, number, intake.next_offset, error)
             partition.blocked_until = self._clock.monotonic() + self._settings.schema_recheck_s
-            self._regulate()
+            self._pauses.regulate()
             self._kafka.seek(KafkaPartition(topic, number, intake.next_offset))
         self.metrics.message_bytes.labels(topic).inc(intake.waiting_bytes - before)
 
@@ -227,9 +229,9 @@ class Consumer:
 
     def _delivered(self, done: Delivered) -> None:
         now = self._clock.monotonic()
-        self._store_answers()
+        self._store.answered()
         topic = done.batch.kind.topic
-        self._release(topic)
+        self._store.release(topic)
         self._progress.bookkeeper.record(done.entries)
         for chunk in done.batch.chunks:
             partition = self._partitions.get(chunk.topic_partition)
@@ -254,83 +256,35 @@ class Consumer:
         batch.check_all = True
         batch.attempts += 1
         if isinstance(error, TableBehindError):
-            if topic not in self._held:
-                log.error("paused %s", error)
-            self._held[topic] = now + self._settings.schema_recheck_s
-            self.health.held = {**self.health.held, topic: str(error)}
-            self._deliveries.later(batch, self._held[topic])
+            self._deliveries.later(batch, self._store.hold(topic, error))
             return
         if isinstance(error, StoreMemoryError):
             batch.pieces = min(batch.pieces * 2, max(1, batch.count))
-        delay = self._store_away(error)
+        delay = self._store.failed(error)
         log.warning("%s: %d messages not stored, again in %.1f s: %s", topic, batch.count, delay, error)
         self._deliveries.later(batch, now + delay)
 
     def _start_deliveries(self, *, everything: bool = False) -> None:
         now = self._clock.monotonic()
-        if not self._progress.bookkeeper.known or self._guard.fenced or self._store_backoff.waiting(now):
+        if not self._progress.bookkeeper.known or self._guard.fenced or self._store.waiting:
             return
         while self._deliveries.free:
             batch = self._deliveries.due(now, self._counts)
             if batch is None:
-                ready = [p.intake for p in self._partitions.values() if p.topic not in self._held]
+                ready = [p.intake for p in self._partitions.values() if p.topic not in self._store.held]
                 batch = self._flush.choose(ready, self._deliveries.busy(), now, everything=everything)
             if batch is None:
                 return
             self._deliveries.start(batch)
 
-    # --- memory, pauses, trouble --------------------------------------------------------------------------------
+    # --- what is held, and trouble with Kafka --------------------------------------------------------------------
 
     def _held_bytes(self) -> int:
         return self._deliveries.held_bytes + sum(p.intake.waiting_bytes for p in self._partitions.values())
 
-    def _regulate(self) -> None:
-        """Pause and resume partitions: a full buffer, a table that is behind, a registry that is away."""
-        now = self._clock.monotonic()
-        self.metrics.held_bytes.set(self._held_bytes())
-        self.metrics.in_flight.set(self._deliveries.running)
-        self.metrics.quarantined.set(len(self._ward.sick))
-        why = {"memory": 0, "table": 0, "registry": 0}
-        for partition in self._partitions.values():
-            blocked = partition.blocked_until > now
-            held = partition.topic in self._held
-            wanted = self._memory_paused or held or blocked
-            why["memory"] += self._memory_paused
-            why["table"] += held
-            why["registry"] += blocked
-            if wanted != partition.paused:
-                partition.paused = wanted
-                one = [KafkaPartition(partition.topic, partition.number)]
-                (self._kafka.pause if wanted else self._kafka.resume)(one)
-            labels = (partition.topic, str(partition.number))
-            self.metrics.read_offset.labels(*labels).set(partition.intake.next_offset)
-            self.metrics.stored_offset.labels(*labels).set(partition.horizon.stored_next)
-            self.metrics.committed_offset.labels(*labels).set(partition.horizon.committed or 0)
-        for reason, count in why.items():
-            self.metrics.paused.labels(reason).set(count)
-
     def _counts(self, chunk: Chunk) -> bool:
         partition = self._partitions.get(chunk.topic_partition)
         return partition is not None and partition.intake.reading is chunk.reading
-
-    def _release(self, topic: str) -> None:
-        if self._held.pop(topic, None) is not None:
-            self.health.held = {t: why for t, why in self.health.held.items() if t != topic}
-            log.warning("resumed %s: its table fits again", topic)
-
-    def _store_away(self, error: ConsumerError) -> float:
-        """Note a failure of the store; the delay before the next attempt."""
-        now = self._clock.monotonic()
-        self.metrics.store_up.set(0)
-        if self.health.store_down_since is None:
-            self.health.store_down_since = now
-        self.health.store_error = str(error)
-        return self._store_backoff.failed(now)
-
-    def _store_answers(self) -> None:
-        self.metrics.store_up.set(1)
-        self.health.store_down_since = None
-        self._store_backoff.succeeded()
 
     def _told(self, error: KafkaError) -> None:
         """What librdkafka says about brokers and topics; it goes on trying by itself."""
@@ -406,10 +360,10 @@ class Consumer:
             self._guard.beat()
             self._collect()
             self._start_deliveries(everything=True)
-            waiting = any(p.intake.waiting_bytes for p in self._partitions.values() if p.topic not in self._held)
+            waiting = any(p.intake.waiting_bytes for p in self._partitions.values() if p.topic not in self._store.held)
             if self._deliveries.running:
                 self._deliveries.wait(0.1)
-            elif self._store_backoff.failures or not self._progress.bookkeeper.known:
+            elif self._store.away or not self._progress.bookkeeper.known:
                 break  # the store is away: what was read is read again next time
             elif not waiting and self._deliveries.idle:
                 break

@@ -6,7 +6,7 @@ Owns what the group has reached; the main loop calls it every turn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -14,9 +14,10 @@ from consumers import batch
 from consumers.assignment import Partition
 from consumers.bookkeeping import Bookkeeper, Report
 from consumers.clock import Clock
-from consumers.errors import ConsumerError, FatalError, StoreCredentialsError
+from consumers.errors import FatalError, StoreCredentialsError
 from consumers.metrics import Metrics
 from consumers.stall import StallGuard
+from consumers.store_state import StoreState
 
 log = logging.getLogger("gpufleet.consume")
 
@@ -34,11 +35,10 @@ class Progress:
         metrics: Metrics,
         clock: Clock,
         round_s: float,
-        store_away: Callable[[ConsumerError], float],
-        store_answers: Callable[[], None],
+        store: StoreState,
     ) -> None:
         self._partitions, self._guard, self._metrics, self._clock = partitions, guard, metrics, clock
-        self._round_s, self._store_away, self._store_answers = round_s, store_away, store_answers
+        self._round_s, self._store = round_s, store
         self._next_round = 0.0
         self.bookkeeper = bookkeeper
 
@@ -101,10 +101,10 @@ class Progress:
         if report.error is not None:
             if isinstance(report.error, StoreCredentialsError) and not self.bookkeeper.known:
                 raise report.error
-            delay = self._store_away(report.error)
+            delay = self._store.failed(report.error)
             log.warning("ledger not written, again in %.1f s: %s", delay, report.error)
             return
-        self._store_answers()
+        self._store.answered()
         if report.restarted:
             if wait:
                 return  # nothing is committed; whoever gets the partitions reads again through the filter
