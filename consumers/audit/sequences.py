@@ -1,0 +1,264 @@
+"""Every event exactly once: gaps, doubles and lost tails per (producer, run, topic).
+
+One aggregate per topic finds the runs that are off; only those are looked at number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from consumers.audit.report import AuditReport, Expected, Finding, Kind
+from consumers.audit.scope import Scope, quoted
+from consumers.projector.store import Store, rows
+from schemas.catalogue import KINDS, EventKind, Retention
+
+_CHUNK = 500
+"""Runs looked at in one statement."""
+RunKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is stored of one run on one topic."""
+
+    producer_id: str
+    run_id: int
+    rows: int
+    distinct: int
+    first: int
+    last: int
+    newest_at: float
+    """When its newest row was stored, seconds since 1970."""
+
+
+@dataclass(slots=True)
+class Runs:
+    """All runs on one topic, and who answers for how much."""
+
+    kind: EventKind
+    stored: dict[RunKey, Run] = field(default_factory=dict)
+    expected: dict[RunKey, int] = field(default_factory=dict)
+
+
+def check(store: Store, whole: Scope, expected: Iterable[Expected], report: AuditReport) -> None:
+    """Add lost, duplicated, stored, produced and their findings to the report."""
+    answers: dict[str, dict[RunKey, int]] = {}
+    for entry in (*expected, *_named_by_successors(store, whole.unlimited())):
+        of_topic = answers.setdefault(entry.topic, {})
+        key = (entry.producer_id, entry.run_id)
+        of_topic[key] = max(of_topic.get(key, 0), entry.given)
+    for kind in KINDS.values():
+        # A history kind may name an old time in a new event: only whole runs have no gaps by time.
+        scope = whole.unlimited() if kind.retention is Retention.HISTORY else whole
+        runs = Runs(kind, _stored(store, kind, scope), answers.get(kind.topic, {}))
+        report.stored[kind.topic] = sum(run.distinct for run in runs.stored.values())
+        report.duplicated += sum(run.rows - run.distinct for run in runs.stored.values())
+        if runs.expected:
+            report.produced[kind.topic] = sum(runs.expected.values())
+        report.add(_doubles(store, scope, runs))
+        if kind.dense:
+            for finding in _missing(store, scope, runs):
+                report.lost += finding.count if not finding.harmless else 0
+                report.add([finding])
+    report.dead_letters = report.stored["dead-letters"]
+
+
+def _named_by_successors(store: Store, scope: Scope) -> Iterator[Expected]:
+    """agent_start names, per topic, the last number that the run before it gave out."""
+    found = rows(
+        store,
+        f"""SELECT producer_id, previous_run_id, mapKeys(previous_last_seq), mapValues(previous_last_seq)
+FROM gpufleet.node_events FINAL
+WHERE event = 'agent_start' AND previous_run_id IS NOT NULL AND {scope.events("node_id")}""",
+    )
+    for producer, run, topics, lasts in found:
+        for topic, last in zip(topics, lasts, strict=True):
+            if topic in KINDS and last >= 0:
+                yield Expected(str(producer), int(run), str(topic), int(last) + 1)
+
+
+def _stored(store: Store, kind: EventKind, scope: Scope, extra: str = "") -> dict[RunKey, Run]:
+    found = rows(
+        store,
+        f"""SELECT producer_id, run_id, count(), uniqExact(seq), min(seq), max(seq), toUnixTimestamp(max(stored_at))
+FROM gpufleet.{kind.table}
+WHERE {scope.events("producer_id")}{extra}
+GROUP BY producer_id, run_id""",
+    )
+    runs = (Run(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4]), int(r[5]), float(r[6])) for r in found)
+    return {(run.producer_id, run.run_id): run for run in runs}
+
+
+def _missing(store: Store, scope: Scope, runs: Runs) -> Iterator[Finding]:
+    """Gaps within, ahead of and behind what is stored of each run, less the dead letters."""
+    kind = runs.kind
+    inner = [r for r in runs.stored.values() if r.last - r.first + 1 != r.distinct]
+    holes: dict[RunKey, list[tuple[int, int]]] = _holes(store, kind, scope, inner)
+    if scope.since is None:
+        for key, run in runs.stored.items():
+            if run.first > 0:
+                holes.setdefault(key, []).append((0, run.first - 1))
+    for key, tail in _tails(store, scope, runs).items():
+        holes.setdefault(key, []).append(tail)
+    dead = _dead(store, kind.topic, holes)
+    for key in sorted(holes):
+        producer, run_id = key
+        stored = runs.stored.get(key)
+        for first, last in sorted(holes[key]):
+            for low, high in without(first, last, dead.get(key, [])):
+                yield _named(kind, scope, stored, producer, run_id, low, high)
+
+
+def _named(
+    kind: EventKind, scope: Scope, stored: Run | None, producer: str, run_id: int, low: int, high: int
+) -> Finding:
+    """The finding of a missing range: what sort of gap it is, by where it lies."""
+    what, why = Kind.GAP, "are not stored"
+    at_tail = stored is None or low > stored.last
+    if at_tail:
+        what, why = Kind.TAIL, "were given out last and are not stored"
+        if stored is not None and scope.now - stored.newest_at < scope.in_flight_s:
+            what, why = Kind.IN_FLIGHT, "were given out last and may be on their way"
+    elif (
+        stored is not None
+        and high < stored.first
+        and kind.retention is Retention.TELEMETRY
+        and run_id / 1e6 < scope.oldest_raw
+    ):
+        what, why = Kind.RETENTION, "are older than the raw tables keep"
+    numbers = f"seq {low}" if low == high else f"seq {low}..{high}"
+    return Finding(
+        what,
+        kind.topic,
+        f"producer {producer} run {run_id}: {numbers} ({high - low + 1} events) {why}",
+        producer,
+        run_id,
+        low,
+        high,
+        high - low + 1,
+    )
+
+
+def _holes(store: Store, kind: EventKind, scope: Scope, runs: Sequence[Run]) -> dict[RunKey, list[tuple[int, int]]]:
+    holes: dict[RunKey, list[tuple[int, int]]] = {}
+    for of_these in _chunks([(r.producer_id, r.run_id) for r in runs]):
+        found = rows(
+            store,
+            f"""SELECT producer_id, run_id,
+    arrayFilter(
+        hole -> hole.1 <= hole.2,
+        arrayMap((before, after) -> (before + 1, after - 1), arrayPopBack(numbers), arrayPopFront(numbers))) AS holes
+FROM
+(
+    SELECT producer_id, run_id, arraySort(groupUniqArray(seq)) AS numbers
+    FROM gpufleet.{kind.table}
+    WHERE {scope.events("producer_id")} AND {of_these}
+    GROUP BY producer_id, run_id
+)""",
+        )
+        for producer, run_id, ranges in found:
+            holes[str(producer), int(run_id)] = [(int(a), int(b)) for a, b in ranges]
+    return holes
+
+
+def _tails(store: Store, scope: Scope, runs: Runs) -> dict[RunKey, tuple[int, int]]:
+    """What was given out beyond the last stored number of a run."""
+    short = {
+        key: given
+        for key, given in runs.expected.items()
+        if scope.concerns(key[0]) and (key not in runs.stored or runs.stored[key].last < given - 1)
+    }
+    last = {key: run.last for key, run in runs.stored.items()}
+    if scope.since is not None:
+        # The run may have ended before the time looked at: then its last number lies before it, too.
+        everything = scope.unlimited()
+        for of_these in _chunks(sorted(short)):
+            for key, run in _stored(store, runs.kind, everything, f" AND {of_these}").items():
+                last[key] = max(run.last, last.get(key, -1))
+    return {key: (last.get(key, -1) + 1, given - 1) for key, given in short.items() if last.get(key, -1) < given - 1}
+
+
+def _dead(store: Store, topic: str, holes: Mapping[RunKey, object]) -> dict[RunKey, list[int]]:
+    """Numbers of these runs that are dead letters: not stored, and not lost either."""
+    dead: dict[RunKey, list[int]] = {}
+    for of_these in _chunks(sorted(holes), "source_producer_id", "source_run_id"):
+        found = rows(
+            store,
+            f"""SELECT source_producer_id, assumeNotNull(source_run_id),
+    arraySort(groupUniqArray(assumeNotNull(source_seq)))
+FROM gpufleet.dead_letters
+WHERE source_topic = {quoted(topic)} AND source_run_id IS NOT NULL AND source_seq IS NOT NULL AND {of_these}
+GROUP BY 1, 2""",
+        )
+        for producer, run_id, numbers in found:
+            dead[str(producer), int(run_id)] = [int(n) for n in numbers]
+    return dead
+
+
+def _doubles(store: Store, scope: Scope, runs: Runs) -> Iterator[Finding]:
+    off = [(r.producer_id, r.run_id) for r in runs.stored.values() if r.rows != r.distinct]
+    for of_these in _chunks(sorted(off)):
+        found = rows(
+            store,
+            f"""SELECT producer_id, run_id, differ, groupArray(seq), sum(extra)
+FROM
+(
+    SELECT producer_id, run_id, seq, count() - 1 AS extra, uniqExact(ts) > 1 AS differ
+    FROM gpufleet.{runs.kind.table}
+    WHERE {scope.events("producer_id")} AND {of_these}
+    GROUP BY producer_id, run_id, seq
+    HAVING extra > 0
+)
+GROUP BY producer_id, run_id, differ""",
+        )
+        for producer, run_id, differ, numbers, extra in found:
+            kind = Kind.CONFLICT if differ else Kind.DOUBLE
+            what = "with different event times" if differ else "more than once"
+            ranges = list(ranges_of(sorted(int(n) for n in numbers)))
+            for low, high in ranges:
+                named = f"seq {low}" if low == high else f"seq {low}..{high}"
+                count = high - low + 1 if len(ranges) > 1 else int(extra)
+                yield Finding(
+                    kind,
+                    runs.kind.topic,
+                    f"producer {producer} run {run_id}: {named} stored {what}",
+                    str(producer),
+                    int(run_id),
+                    low,
+                    high,
+                    count,
+                )
+
+
+def _chunks(keys: Sequence[RunKey], producer: str = "producer_id", run: str = "run_id") -> Iterator[str]:
+    """Conditions that pick these runs, ``_CHUNK`` at a time."""
+    for at in range(0, len(keys), _CHUNK):
+        pairs = ", ".join(f"({quoted(p)}, {r})" for p, r in keys[at : at + _CHUNK])
+        yield f"({producer}, {run}) IN ({pairs})"
+
+
+def ranges_of(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Sorted numbers as ranges, both ends inclusive."""
+    low = high = None
+    for number in numbers:
+        if low is not None and high is not None and number == high + 1:
+            high = number
+            continue
+        if low is not None and high is not None:
+            yield low, high
+        low = high = number
+    if low is not None and high is not None:
+        yield low, high
+
+
+def without(first: int, last: int, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The range [first, last] less some sorted numbers, as ranges."""
+    low = first
+    for number in numbers:
+        if first <= number <= last:
+            if low < number:
+                yield low, number - 1
+            low = number + 1
+    if low <= last:
+        yield low, last

@@ -1,0 +1,154 @@
+"""Windows computed once more from their events and compared, column by column, with what is stored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from consumers.audit.report import Finding, Kind
+from consumers.audit.scope import Scope
+from consumers.projector import gpu_windows, ledger, usage_windows
+from consumers.projector.measures import NAMES
+from consumers.projector.store import Store, rows
+from consumers.projector.windows import (
+    FLEET_10S,
+    GPU_1M,
+    MINUTE_S,
+    RACK_1M,
+    RACK_10S,
+    USAGE_1M,
+    USAGE_SUMS,
+    Range,
+    Table,
+    fleet_10s_sql,
+    instant64,
+    rack_1m_sql,
+    rack_10s_sql,
+)
+from consumers.projector.windows import scope as rows_of
+
+How = Literal["none", "sample", "all"]
+SAMPLED_MINUTES = 3
+ENERGY_LOOKBACK_S = 86_400
+BEHIND_S = 600
+"""A projector that has left ledger rows alone for this long is not following."""
+_TOLERANCE = 1e-9
+"""Relative: sums of floats depend on the order of adding in their last bits."""
+_SETTLE_S = 90
+"""Minutes that ended less than this ago may not have been computed yet."""
+
+
+def check(
+    store: Store, scope: Scope, how: How, pick: random.Random, on_minute: Callable[[int], None] = lambda minute: None
+) -> Iterator[Finding]:
+    """Findings for windows that differ. ``on_minute`` is called for every minute compared."""
+    if how == "none":
+        return
+    position, _ = ledger.load(store)
+    yield from _behind(store, scope, position)
+    minutes = _minutes(store, scope, position)
+    if how == "sample" and len(minutes) > SAMPLED_MINUTES:
+        minutes = sorted({minutes[-1], *pick.sample(minutes[:-1], SAMPLED_MINUTES - 1)})
+    for minute in minutes:
+        on_minute(minute)
+        yield from compare(store, Range(minute, minute + MINUTE_S), scope.node)
+
+
+def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Finding]:
+    """Findings for the windows of one minute."""
+    nodes = [node] if node is not None else None
+    fresh = gpu_windows.gpu_1m_sql(window, window.start - ENERGY_LOOKBACK_S, nodes)
+    only = "" if node is None else f" AND node_id = '{node}'"
+    yield from _differences(store, GPU_1M, window, fresh, (*NAMES, "energy_j", "energy_last_j"), only)
+    if node is None:
+        for table, select in (
+            (RACK_10S, rack_10s_sql(window)),
+            (FLEET_10S, fleet_10s_sql(window)),
+            (RACK_1M, rack_1m_sql(window)),
+        ):
+            extra = ("energy_j", "energy_gpus") if table is RACK_1M else ()
+            yield from _differences(store, table, window, select, ("nodes", "gpus", *NAMES, *extra))
+        usage = usage_windows.usage_sql(USAGE_1M, window)
+        yield from _differences(store, USAGE_1M, window, usage, ("windows", *USAGE_SUMS))
+
+
+def _behind(store: Store, scope: Scope, position: float | None) -> Iterator[Finding]:
+    after = 0 if position is None else int(position * 1e6)
+    found = rows(
+        store,
+        f"""SELECT count(), toUnixTimestamp(min(at))
+FROM gpufleet.ingest_ledger
+WHERE topic IN ('node-telemetry', 'tenant-usage', 'leases') AND at > fromUnixTimestamp64Micro({after}, 'UTC')
+    AND at < fromUnixTimestamp64Micro({int((scope.now - BEHIND_S) * 1e6)}, 'UTC')""",
+    )
+    if found[0][0]:
+        late = int(scope.now - int(found[0][1]))
+        yield Finding(
+            Kind.PROJECTOR_BEHIND,
+            "ingest_ledger",
+            f"{found[0][0]} inserts, the oldest {late} s ago, have not been projected; run `gpufleet project`",
+            count=int(found[0][0]),
+        )
+
+
+def _minutes(store: Store, scope: Scope, position: float | None) -> list[int]:
+    """Minutes with events or windows that have closed and that no open work of the projector touches."""
+    start = int(max(scope.oldest_raw, scope.since or 0)) // MINUTE_S * MINUTE_S
+    end = int(scope.now - _SETTLE_S) // MINUTE_S * MINUTE_S
+    if position is None or start >= end:
+        return []
+    span = f"ts >= {instant64(start)} AND ts < {instant64(end)}"
+    found = rows(
+        store,
+        f"""SELECT minute FROM
+(
+    SELECT DISTINCT toUnixTimestamp(toStartOfMinute(ts)) AS minute FROM gpufleet.node_telemetry WHERE {span}
+    UNION DISTINCT
+    SELECT DISTINCT toUnixTimestamp(ts) FROM gpufleet.rack_1m FINAL WHERE {rows_of(Range(start, end))}
+    UNION DISTINCT
+    SELECT DISTINCT toUnixTimestamp(toStartOfMinute(ts)) FROM gpufleet.tenant_usage WHERE {span}
+)
+WHERE minute NOT IN
+(
+    SELECT toUnixTimestamp(arrayJoin(minutes))
+    FROM gpufleet.ingest_ledger
+    WHERE at > fromUnixTimestamp64Micro({int(position * 1e6)}, 'UTC')
+)
+ORDER BY minute""",
+    )
+    return [int(row[0]) for row in found]
+
+
+def _differences(
+    store: Store, table: Table, window: Range, select: str, columns: Sequence[str], narrowing: str = ""
+) -> Iterator[Finding]:
+    key = ", ".join(table.key)
+    values = ", ".join(f"toFloat64({name}) AS {name}" for name in columns)
+    differ = ", ".join(f"if({_differs(name)}, '{name}', '')" for name in columns)
+    found = rows(
+        store,
+        f"""SELECT toString(({key})), countIf(fresh) AS computed, countIf(NOT fresh) AS stored,
+    arrayFilter(name -> name != '', [{differ}]) AS different
+FROM
+(
+    SELECT {key}, {values}, true AS fresh FROM ({select})
+    UNION ALL
+    SELECT {key}, {values}, false AS fresh FROM gpufleet.{table.name} FINAL WHERE {rows_of(window, narrowing)}
+)
+GROUP BY {key}
+HAVING computed != stored OR notEmpty(different)
+ORDER BY {key}
+LIMIT 100""",
+    )
+    for where, computed, stored, different in found:
+        if computed and stored:
+            what = f"{', '.join(different)} not as the events say"
+        else:
+            what = "not there, though events are" if computed else "there, though no event is"
+        yield Finding(Kind.WINDOW, table.name, f"window {where}: {what}", count=1, first=window.start, last=window.end)
+
+
+def _differs(name: str) -> str:
+    one, other = f"sumIf(ifNull({name}, -1), fresh)", f"sumIf(ifNull({name}, -1), NOT fresh)"
+    return f"abs({one} - {other}) > {_TOLERANCE} * greatest(1, abs({one}), abs({other}))"

@@ -1,0 +1,161 @@
+"""``gpufleet audit``: is every event stored exactly once, and does every window say what its events say?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from infra.cli.common import UsageError, json_option, print_json, settings_options
+from infra.config import Settings
+
+if TYPE_CHECKING:
+    from consumers.audit import AuditReport, Expected
+
+FOUND_WRONG = 1
+_SHOWN = 50
+_SPAN = re.compile(r"(\d+)\s*(s|m|h|d)")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@click.command()
+@click.option("--since", metavar="TIME", help="Look at events from then on: 90s, 15m, 2h, 3d ago or ISO 8601 (UTC).")
+@click.option("--node", help="Look at one node (or another producer) only.")
+@click.option("--repair", "mend", is_flag=True, help="Remove doubled rows; recompute windows that are off.")
+@click.option(
+    "--journals",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="Producers' journals, at any depth: what they gave out must be stored. [default: agent.state_dir]",
+)
+@click.option(
+    "--windows",
+    type=click.Choice(["none", "sample", "all"]),
+    help="Which minutes to compute again. [default: all with --since, else a sample]",
+)
+@click.option("--no-kafka", is_flag=True, help="Leave the consumer group's committed offsets out.")
+@click.option(
+    "--in-flight",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Tails younger than this may still be on their way.",
+)
+@json_option
+@settings_options
+def command(
+    settings: Settings,
+    since: str | None,
+    node: str | None,
+    mend: bool,
+    journals: tuple[Path, ...],
+    windows: str | None,
+    no_kafka: bool,
+    in_flight: float,
+    as_json: bool,
+) -> None:
+    """Account for every event: lost, doubled, dead letters, offsets, windows, tenants.
+
+    Exits with 1 when anything is off, naming producers and exact ranges.
+    """
+    from consumers.audit import audit
+    from consumers.audit.repair import repair
+    from infra.connections import connect_store
+
+    client = connect_store(settings)
+    folders = journals or ((settings.agent.state_dir,) if settings.agent.state_dir.is_dir() else ())
+    report = audit(
+        client,
+        list(expected(folders)),
+        since_when(since) if since else None,
+        node,
+        committed=None if no_kafka else committed(settings),
+        compare_windows=windows or ("all" if since else "sample"),  # type: ignore[arg-type]
+        raw_days=settings.retention.raw_days,
+        in_flight_s=in_flight,
+    )
+    mended = repair(client, report.findings) if mend else None
+    if as_json:
+        print_json({**report.to_dict(), **({"repaired": asdict(mended)} if mended else {})})
+    else:
+        show(report)
+        if mended is not None:
+            rows = ", ".join(f"{count} rows of {table}" for table, count in mended.deleted.items()) or "no rows"
+            click.echo(f"repaired: {rows} deleted; {mended.minutes} minutes to be recomputed by the projector")
+            if mended.left:
+                click.echo(f"{mended.left} doubled rows are left, merges kept moving them: run it again")
+    client.close()
+    if not report.ok:
+        raise SystemExit(FOUND_WRONG)
+
+
+def show(report: AuditReport) -> None:
+    """The report for a person."""
+    width = max((len(topic) for topic in report.stored), default=10)
+    click.echo(f"{'':{width}}  {'produced':>14}  {'stored':>14}")
+    for topic, stored in report.stored.items():
+        produced = f"{report.produced[topic]:,}" if topic in report.produced else "-"
+        click.echo(f"{topic:{width}}  {produced:>14}  {stored:>14,}")
+    wrong = [f for f in report.findings if not f.harmless]
+    for finding in [*wrong, *(f for f in report.findings if f.harmless)][:_SHOWN]:
+        click.echo(("! " if not finding.harmless else "  ") + str(finding))
+    if len(report.findings) > _SHOWN:
+        click.echo(f"  ... and {len(report.findings) - _SHOWN} more; --json lists them")
+    if report.freshness_p50_s is not None:
+        click.echo(f"freshness p50 {report.freshness_p50_s:.2f} s, p99 {report.freshness_p99_s:.2f} s")
+    verdict = "exact" if report.ok else "NOT exact"
+    click.echo(
+        f"{verdict}: {report.lost:,} lost, {report.duplicated:,} doubled, {report.dead_letters:,} dead letters,"
+        f" {report.windows_checked} minutes of windows compared, {report.gpu_samples:,} GPU samples"
+        f" ({report.seconds:.1f} s)"
+    )
+
+
+def expected(folders: tuple[Path, ...]) -> Iterator[Expected]:
+    """What the journals in these folders, at any depth, say was given out."""
+    from consumers.audit import Expected
+    from producers import journal
+
+    for folder in sorted({path.parent for root in folders for path in root.rglob("*.seq")}):
+        for given in journal.read(folder):
+            yield Expected(given.producer_id, given.run_id, given.topic, given.given)
+
+
+def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
+    """The consumer group's committed offsets; None, with a word on stderr, when Kafka cannot be asked."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    from infra.kafka.client import librdkafka
+    from schemas.catalogue import KINDS
+
+    config = {**librdkafka(settings.kafka), "group.id": settings.consume.group_id, "enable.auto.commit": False}
+    timeout = settings.kafka.timeout_s
+    consumer = Consumer(config)
+    try:
+        topics = consumer.list_topics(timeout=timeout).topics
+        places = [TopicPartition(t, p) for t in KINDS if t in topics for p in topics[t].partitions]
+        answer = consumer.committed(places, timeout=timeout)
+        return {(place.topic, place.partition): place.offset for place in answer if place.offset >= 0}
+    except KafkaException as error:
+        reason = error.args[0].str() if error.args else str(error)
+        click.echo(f"Kafka at {settings.kafka.bootstrap}: {reason}; committed offsets are left out", err=True)
+        return None
+    finally:
+        consumer.close()
+
+
+def since_when(text: str) -> datetime:
+    """A moment: so long ago (15m, 2h), or ISO 8601. UsageError when it is neither."""
+    span = _SPAN.fullmatch(text.strip())
+    if span:
+        return datetime.now(UTC) - timedelta(seconds=int(span[1]) * _UNIT_S[span[2]])
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"expected 90s, 15m, 2h, 3d or a time such as 2026-11-17T10:00, found {text!r}") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
