@@ -58,10 +58,10 @@ def _migrated(folder: Path) -> Iterator[StoreProcess]:
     _need_chdb()
     from infra.clickhouse.client import ClickHouse, connect
     from infra.clickhouse.migrate import migrate
-    from infra.clickhouse.tenancy import TABLES
+    from infra.clickhouse.tenancy import POLICIES
     from infra.embedded.store.process import StoreProcess
 
-    with StoreProcess(folder, policies=TABLES) as process:
+    with StoreProcess(folder, policies=POLICIES) as process:
         client = connect(ClickHouse(process.host, process.port, process.username, process.password))
         migrate(client)
         client.close()

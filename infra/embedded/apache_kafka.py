@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.embedded.child import Child, free_port
+from infra.embedded.child import Child, free_port, port_in_use
 from infra.errors import UnreachableError, UsageError
 
 VERSION = "4.1.0"
@@ -79,6 +79,12 @@ class ApacheKafka:
         classpath = f"{kafka_jars()}/*"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ports = self._choose_ports()
+        for name, port in self._ports.items():
+            if port_in_use(self.host, port, reuse=True):
+                raise UnreachableError(
+                    f"Apache Kafka cannot listen on port {port} ({name}): it is in use; stop what uses it, "
+                    f"or delete {self.folder / 'ports.json'} to choose other ports"
+                )
         config = self.folder / "server.properties"
         config.write_text("".join(f"{name}={value}\n" for name, value in self._server_properties().items()))
         if not (self.folder / "log" / "meta.properties").exists():

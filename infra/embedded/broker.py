@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.embedded.child import Child, free_port
+from infra.embedded.child import Child, free_port, port_in_use
 from infra.errors import UnreachableError, UsageError
 
 START_TIMEOUT_S = 10.0
@@ -48,6 +48,11 @@ class EmbeddedBroker:
     def start(self) -> Self:
         """Start and wait until it accepts connections. UnreachableError with its last words if it does not."""
         binary = broker_binary()
+        if not self._any_port and port_in_use(self.host, self.port):
+            raise UnreachableError(
+                f"the embedded broker cannot listen on port {self.port}: it is in use (or was, a minute ago); "
+                "choose another, or 0 for any free one"
+            )
         for _attempt in range(3 if self._any_port else 1):
             if self._any_port:
                 self.port = free_port(self.host)  # somebody may take it before the broker does: hence attempts

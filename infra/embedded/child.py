@@ -24,6 +24,19 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def port_in_use(host: str, port: int, *, reuse: bool = False) -> bool:
+    """Whether a server could not listen there now; ``reuse`` for servers that set SO_REUSEADDR."""
+    with socket.socket() as probe:
+        if reuse:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen()
+        except OSError:
+            return True
+    return False
+
+
 class Child:
     """One server process: its own session (Ctrl-C does not reach it), output appended to ``log``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -147,7 +148,10 @@ class Topics:
         return [compare(topic, found.get(topic.name)) for topic in wanted_topics]
 
     def apply(self, steps: Iterable[Step]) -> list[Step]:
-        """Create what lacks, set what differs; conflicts are left alone. The steps that were carried out."""
+        """Create what lacks, set what differs; conflicts are left alone. The steps that were carried out.
+
+        Returns once the broker that answers us shows the change: it is told of it a moment after the controller.
+        """
         steps = list(steps)
         create = [step for step in steps if step.status is Status.CREATE]
         alter = [step for step in steps if step.status is Status.ALTER]
@@ -160,7 +164,14 @@ class Topics:
         if alter:
             resources = [_alteration(step) for step in alter]
             self._wait(self._client.incremental_alter_configs(resources), "alter")
-        return [*create, *alter]
+        done = [*create, *alter]
+        deadline = time.monotonic() + self._kafka.timeout_s
+        while not self._shown(done) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return done
+
+    def _shown(self, steps: list[Step]) -> bool:
+        return all(step.status in (Status.OK, Status.CONFLICT) for step in self.plan(step.wanted for step in steps))
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
         """Settings by topic; empty for brokers that do not describe them."""
