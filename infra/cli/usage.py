@@ -54,7 +54,7 @@ def command() -> None:
 @click.option("--dry-run", is_flag=True, help="Send nothing: show what would be sent.")
 @json_option
 @settings_options
-def replay(settings: Settings, as_json: bool, **options: Any) -> int:
+def replay(settings: Settings, as_json: bool, **options: Any) -> None:
     """Send the requests in FILE (CSV or JSON lines; - reads a pipe) as usage per window.
 
     Lines that are no requests are named, counted and left out; the exit code is then 1.
@@ -70,7 +70,8 @@ def replay(settings: Settings, as_json: bool, **options: Any) -> int:
             with _open(options["file"]) as source:
                 outcome = run.run(source, shift)
     _report(outcome, options, as_json)
-    return 1 if outcome.read.malformed or outcome.too_late else 0
+    if outcome.read.malformed or outcome.too_late:
+        raise click.exceptions.Exit(1)
 
 
 def _plan(options: dict[str, Any]) -> Plan:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from producers.errors import InputError
 from producers.usage.logfile import OnMalformed, ReadReport, RequestLog
 from producers.usage.request import Dimensions, Request
-from producers.usage.windows import UsageWindow, Windows
+from producers.usage.windows import UsageWindow, Windows, check_window
 
 TOPIC = "tenant-usage"
 
@@ -39,6 +39,12 @@ class Plan:
     speed: float | None = None
     """Times real time; None = at once."""
     source: str = "replay"
+
+    def __post_init__(self) -> None:
+        """InputError for what cannot be done."""
+        check_window(self.window_us)
+        if self.repeat < 1:
+            raise InputError(f"a request is sent 1 time or more, found {self.repeat}")
 
 
 @dataclass(slots=True)
@@ -112,8 +118,6 @@ class Replay:
         on_malformed: OnMalformed,
         sleep_until: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        if plan.repeat < 1:
-            raise InputError(f"--repeat must be 1 or more, found {plan.repeat}")
         self._plan = plan
         self._emit = emit
         self._on_malformed = on_malformed

@@ -92,12 +92,17 @@ class UsageWindow:
         }
 
 
+def check_window(window_us: int) -> None:
+    """InputError for a length that would not align with UTC days."""
+    if window_us < 1_000_000 or window_us % 1_000_000 or DAY_US % window_us:
+        raise InputError(f"a window must be whole seconds that divide a day, found {window_us / 1e6:g} s")
+
+
 class Windows:
     """Adds requests up. ``max_usages`` bounds memory: one usage is a window times a set of dimensions, about 1 KB."""
 
     def __init__(self, window_us: int, lateness_us: int, *, first_revision: int = 1, max_usages: int = 200_000) -> None:
-        if window_us < 1_000_000 or window_us % 1_000_000 or DAY_US % window_us:
-            raise InputError(f"a window must be whole seconds that divide a day, found {window_us / 1e6:g} s")
+        check_window(window_us)
         self.window_us = window_us
         self._lateness_us = lateness_us
         self._first_revision = first_revision
