@@ -67,7 +67,10 @@ class Access:
             sql = self._gate.check(user.kind, job.body.sql.decode("utf-8", "replace"), job.parameters, checking)
         finally:
             checking.close()
-        settings = self._tenant_settings(job.settings) if user.kind is Kind.TENANT else dict(job.settings)
+        settings = dict(job.settings)
+        if user.kind is Kind.TENANT:
+            settings = self._tenant_settings(settings)
+            job = replace(job, max_rows=self._limits.result_rows, max_bytes=self._limits.result_bytes)
         if user.kind is Kind.WRITER:
             # VALUES would otherwise evaluate any expression, file() among them.
             settings["input_format_values_interpret_expressions"] = "0"

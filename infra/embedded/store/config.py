@@ -109,7 +109,6 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, operator: str, 
 </logger>
 <users_config>{escape(str(users))}</users_config>
 <macros><gpufleet_boot>{escape(boot)}</gpufleet_boot></macros>
-<timezone>UTC</timezone>
 <max_server_memory_usage>{memory}</max_server_memory_usage>
 <mark_cache_size>{limits.mark_cache}</mark_cache_size>
 <uncompressed_cache_size>{limits.uncompressed_cache}</uncompressed_cache_size>

@@ -37,9 +37,9 @@ _CATEGORIES: Final = frozenset(
 
 _FUNCTIONS: Final = frozenset(
     {
-        "bar", "blocknumber", "bytesize", "casewithexpression", "casewithoutexpression", "countdigits",
+        "_cast", "bar", "blocknumber", "bytesize", "casewithexpression", "casewithoutexpression", "countdigits",
         "currentdatabase", "currentuser", "defaultvalueofargumenttype", "defaultvalueoftypename", "errorcodetoname",
-        "finalizeaggregation", "formatreadabledecimalsize", "formatreadablequantity", "formatreadablesize",
+        "exists", "finalizeaggregation", "formatreadabledecimalsize", "formatreadablequantity", "formatreadablesize",
         "formatreadabletimedelta", "getsetting", "getsubcolumn", "identity", "ignore", "indexhint",
         "initializeaggregation", "isconstant", "isdecimaloverflow", "lambda", "lowcardinalityindices",
         "lowcardinalitykeys", "materialize", "minsamplesizecontinuous", "minsamplesizeconversion", "neighbor",
@@ -49,7 +49,7 @@ _FUNCTIONS: Final = frozenset(
         "totypename", "transform", "uptime", "variantelement", "varianttype", "version", "visiblewidth",
     }
 )  # fmt: skip
-"""Further harmless functions, lower case."""
+"""Further harmless functions, lower case; _CAST is what a query parameter becomes."""
 
 _SELECT_NODES: Final = frozenset(
     {

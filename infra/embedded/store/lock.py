@@ -14,7 +14,8 @@ def hold(folder: Path) -> IO[str]:
     """The open, locked lock file; closing it (or dying) lets go. StoreLocked, StoreError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+", encoding="ascii")
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.fdopen(descriptor, "r+", encoding="ascii")
     except OSError as error:
         raise StoreError(
             f"expected a writable data folder at {folder}, found: {error.strerror or error}. "
@@ -23,7 +24,6 @@ def hold(folder: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        lock.seek(0)
         holder = lock.read(32).strip() or "unknown"
         lock.close()
         raise StoreLocked(
@@ -31,9 +31,8 @@ def hold(folder: Path) -> IO[str]:
             "Stop that store, or start this one on another folder (--data)."
         ) from None
     try:
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        os.pwrite(lock.fileno(), f"{os.getpid()}\n".encode(), 0)
+        lock.truncate(len(f"{os.getpid()}\n"))
     except OSError as error:
         lock.close()
         raise StoreError(

@@ -93,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
         limits = config.Limits(memory=options.memory_bytes)
         file = config.write(data / "etc", log / "engine.log", limits, filters, operator, boot)
 
+        os.environ["TZ"] = "UTC"  # the engine takes its time zone from here, not from its configuration
+        time.tzset()
         from infra.embedded.store.engine import Engine
 
         try:
@@ -118,7 +120,9 @@ def run(options: argparse.Namespace) -> int:
 async def _serve(application: web.Application, host: str, port: int, ready: Path) -> None:
     from aiohttp import web
 
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=30.0)
+    runner = web.AppRunner(
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=30.0, auto_decompress=False
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

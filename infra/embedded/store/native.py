@@ -92,6 +92,8 @@ def _columns(data: bytes, at: int, *, flagged: bool) -> Iterator[tuple[int, int]
             size, at = varint(data, at)
             name = data[at : at + size].decode()
             at += size
+            if at > len(data):
+                raise IndexError
             type_end = at
             if flagged:
                 if data[at] != 0:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from infra.embedded.store import lock
 from infra.embedded.store import users as user_files
 from infra.embedded.store.errors import StoreError, StoreLocked
 from infra.embedded.store.main import EXIT_LOCKED, EXIT_PORT_IN_USE, PortInUse
@@ -88,9 +89,9 @@ class StoreProcess:
         """Start and wait until /ping answers. StoreError (StoreLocked, PortInUse) with the store's own words."""
         if self.alive():
             return self
+        lock.hold(self.data).close()  # before anything of a store that runs there is touched
         self._write_files()
         ready = self.data / "ready.json"
-        ready.unlink(missing_ok=True)
         output = self.data / "log" / "start.log"
         with output.open("wb") as stream:
             self._process = subprocess.Popen(

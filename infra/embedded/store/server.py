@@ -209,6 +209,11 @@ class Server:
                 await _write(response, codec, more)
         except (Refusal, RuntimeError) as error:
             await _write(response, codec, exception_block(text_of(error), tag))
+            if codec:
+                await response.write(codec.finish())
+            if http.transport is not None:
+                http.transport.close()  # without the last chunk: nobody can take the answer for a whole one
+            return response
         if codec:
             await response.write(codec.finish())
         await response.write_eof()

@@ -71,6 +71,7 @@ def head(query: bytes) -> Statement:
         upper = token.text.upper() if token.kind == "word" else b""
         if not keyword:
             if token.text == b"(":
+                depth += 1
                 continue
             keyword = upper.decode() or "?"
         elif token.kind == "symbol":

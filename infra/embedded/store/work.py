@@ -10,7 +10,7 @@ from infra.embedded.store import native, statement
 from infra.embedded.store.answer import FIRST_BYTES, WAIT_BYTES, Answer, Gone, Pipe
 from infra.embedded.store.body import Body
 from infra.embedded.store.engine import Connection, Result, Summary, literal
-from infra.embedded.store.errors import SYNTAX_ERROR, Refusal
+from infra.embedded.store.errors import SYNTAX_ERROR, TOO_MANY_ROWS_OR_BYTES, Refusal
 
 __all__ = ["MARK", "Gone", "Job", "execute"]
 
@@ -39,6 +39,9 @@ class Job:
     wait: bool = False
     """wait_end_of_query: no answer before the query has ended."""
     mark: str = ""
+    max_rows: int = 0
+    """Most rows of a result, 0 = any number; the engine does not hold streams to max_result_rows."""
+    max_bytes: int = 0
 
     @property
     def selects(self) -> bool:
@@ -62,10 +65,21 @@ def execute(job: Job, connection: Connection, pipe: Pipe) -> None:
     result = connection.run(job.body.sql, form, job.parameters)
     data = result.bytes()
     summary.add(result, len(data))
+    _bound(job, summary)
     if form == "Native":
         data = native.splice(data, result.rows_read(), job.revision)
     gives = head.keyword in statement.READING or bool(data)
     pipe.begin(Answer(form if gives else None, summary, [data] if data else []))
+
+
+def _bound(job: Job, summary: Summary) -> None:
+    for found, most, unit in (
+        (summary.result_rows, job.max_rows, "rows"),
+        (summary.result_bytes, job.max_bytes, "bytes"),
+    ):
+        if most and found > most:
+            message = f"Limit for result exceeded, max {unit}: {most}, current {unit}: {found}"
+            raise Refusal(TOO_MANY_ROWS_OR_BYTES, "TOO_MANY_ROWS_OR_BYTES", message, 500)
 
 
 def _insert(job: Job, connection: Connection) -> Summary:
@@ -94,6 +108,7 @@ def _stream(job: Job, connection: Connection, form: str, pipe: Pipe) -> None:
     try:
         for piece, result in chunks:
             summary.add(result, len(piece))
+            _bound(job, summary)
             data = native.splice(piece, result.rows_read(), job.revision) if form == "Native" else piece
             if begun:
                 pipe.put(data)
