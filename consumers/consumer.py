@@ -253,6 +253,8 @@ class Consumer:
         now, batch, error = self._clock.monotonic(), failed.batch, failed.error
         topic = batch.kind.topic
         self.metrics.insert_failures.labels(topic, type(error).__name__).inc()
+        if isinstance(error, FatalError):
+            raise error
         batch.check_all = True
         batch.attempts += 1
         if isinstance(error, TableBehindError):

@@ -17,13 +17,12 @@ import fastavro
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.batch import Bad
-from consumers.errors import KafkaUnavailableError
-from consumers.intake import identity_of
+from consumers.errors import FatalError, KafkaUnavailableError
+from consumers.intake import DEAD_LETTERS, identity_of
 from schemas import catalogue, framing, identity
 from schemas.catalogue import Schema
 from schemas.identity import HEADER, Identity
 
-TOPIC = "dead-letters"
 VALUE_BYTES_MAX = 3_500_000
 """More of a value is cut off, so that the letter fits where the message did."""
 DEFAULTS: Mapping[str, Any] = {
@@ -92,15 +91,21 @@ class DeadLetterWriter:
         timeout_s: float = 35.0,
     ) -> None:
         self._kafka, self._site, self._timeout_s = kafka, site, timeout_s
-        self._schema = catalogue.latest(TOPIC)
+        self._schema = catalogue.latest(DEAD_LETTERS)
         self._schema_id = schema_id or (lambda schema: schema.id)
         self._producer: Producer | None = None
         self._lock = threading.Lock()
 
     def write(self, bad: Sequence[tuple[Bad, str]]) -> None:
-        """Send (message, its topic's id) and wait for all acknowledgements. KafkaUnavailableError else."""
+        """Send (message, its topic's id) and wait for all acknowledgements. KafkaUnavailableError else.
+
+        FatalError for a letter about a letter: more would follow without end.
+        """
         if not bad:
             return
+        for one, _ in bad:
+            if one.producer.startswith(f"dlq/{DEAD_LETTERS}/"):
+                raise FatalError(f"a dead letter about a dead letter cannot be stored either: {one.detail}")
         failed: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _message: Any) -> None:
@@ -118,7 +123,7 @@ class DeadLetterWriter:
                     value.write(prefix)
                     fastavro.schemaless_writer(value, self._schema.parsed, record)
                     self._producer.produce(
-                        TOPIC,
+                        DEAD_LETTERS,
                         value.getvalue(),
                         record["source_topic"].encode(),
                         headers=[(HEADER, identity.pack(who))],

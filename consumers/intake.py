@@ -24,6 +24,7 @@ from schemas.identity import HEADER, Identity, IdentityError
 
 HISTORY_FLOOR_US = 946_684_800_000_000
 """2000-01-01: histories may be imported from long ago, but a clock at 1970 is a broken clock."""
+DEAD_LETTERS = "dead-letters"
 MINUTE_US = 60_000_000
 DAY_MINUTES = 1_440
 
@@ -62,6 +63,8 @@ class PartitionIntake:
         self._limits = Limits(settings.flush_bytes, settings.flush_messages, settings.days_per_insert)
         telemetry = kind.retention is Retention.TELEMETRY
         self._past_us = int(settings.past_limit_s * 1e6) if telemetry else None
+        # Dead letters are judged neither by size nor by time: a letter about a letter would follow, without end.
+        self._judged = kind.topic != DEAD_LETTERS
         self._part_of: dict[int, int] = {}
         self._by_month = not telemetry
 
@@ -71,8 +74,9 @@ class PartitionIntake:
         Fewer than all only when RegistryUnavailableError is raised: then ``next_offset`` is the first not taken.
         """
         settings = self._settings
-        future_us = int(settings.future_limit_s * 1e6)
-        too_large = settings.message_max_bytes
+        future_us = int(settings.future_limit_s * 1e6) if self._judged else 1 << 62
+        floor_us = HISTORY_FLOOR_US if self._judged else 0
+        too_large = settings.message_max_bytes if self._judged else 1 << 62
         filter_until, past_us, sick = self.filter_until, self._past_us, self._sick
         limit_bytes, limit_count = self._limits.size, self._limits.messages
         runs, meet = self.watermarks.runs, self.watermarks.meet
@@ -108,7 +112,7 @@ class PartitionIntake:
                 age = append - ts
                 if -age > future_us:
                     raise BadMessageError(Reason.IN_FUTURE, _times(ts, append))
-                if ts < HISTORY_FLOOR_US or (past_us is not None and age > past_us):
+                if ts < floor_us or (past_us is not None and age > past_us):
                     raise BadMessageError(Reason.TOO_OLD, _times(ts, append))
                 key = (producer, run_id)
                 run = runs.get(key)

@@ -15,7 +15,7 @@ from consumers.store import EventStore
 from infra.embedded.store.process import StoreProcess
 from schemas.catalogue import KINDS
 
-QUICK = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500, "topic.metadata.refresh.interval.ms": 1_000}
+QUICK = {"session.timeout.ms": 3_000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 1_000}
 """The embedded broker lets a member join after half the session timeout."""
 
 
