@@ -82,7 +82,7 @@ def _measures() -> tuple[Measure, ...]:
     found.append(_seconds("active_s", "gr_engine_active", f"isFinite(x) AND x >= {ACTIVE_ABOVE}"))
     for metric, rollup, ok in _EXTREMES:
         array = f"arrayFilter(x -> {ok}, {metric})"
-        found.append(Measure(f"{metric}_{rollup.value}", f"{rollup.value}ArrayOrNull({array})", rollup))
+        found.append(Measure(f"{metric}_{rollup.value}", f"{rollup.value}OrNullArray({array})", rollup))
     found += [_weighed(name, array, _FLOAT) for name, array in _RATES.items()]
     for reason, bits in THROTTLE_BITS.items():
         # -1 (no reading) has every bit set.

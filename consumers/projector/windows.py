@@ -127,7 +127,7 @@ _SLOT_US = SLOT_S * 1_000_000
 
 
 def _sliced() -> str:
-    """The arrays, cut to the ticks [lo, hi) of the slot. Element i of an array is tick i % ticks."""
+    """The arrays, cut to the ticks [lo, hi). Element i of an array is tick i % ticks."""
     inside = "(i - 1) % ticks >= lo AND (i - 1) % ticks < hi"
     cut = "arrayFilter((x, i) -> {1}, cut_from.{0}, arrayEnumerate(cut_from.{0})) AS {0}"
     return ",\n        ".join(cut.format(name, inside) for name in ARRAYS)
@@ -140,10 +140,11 @@ def rack_10s_sql(window: Range, nodes: Sequence[str] | None = None) -> str:
     as long as it covers them; the last one of the minute takes what reaches beyond. Seconds are conserved either way.
     """
     source = f"""FROM gpufleet.node_telemetry FINAL
-    PREWHERE ts >= {instant64(window.start // 60 * 60)} AND ts < {instant64(window.end)} AND flaws = 0"""
+        PREWHERE ts >= {instant64(window.start // 60 * 60)} AND ts < {instant64(window.end)} AND flaws = 0"""
     wanted = f"notEmpty(gpu_index){one_of('node_id', nodes)}"
     t0, tick = "toUnixTimestamp64Micro(ts)", "toInt64(interval_ms) * 1000"
-    one_slot = f"{tick} <= {_SLOT_US} AND intDiv({t0}, {_SLOT_US}) = intDiv({t0} + (ticks - 1) * {tick}, {_SLOT_US})"
+    last_tick = f"intDiv({t0} + (ticks - 1) * {tick}, {_SLOT_US})"
+    columns = f"{_EVENT}, ts, interval_ms, ticks, {', '.join(ARRAYS)}"
     return f"""SELECT
     site,
     toDateTime(slot * {SLOT_S}, 'UTC') AS ts,
@@ -155,7 +156,7 @@ def rack_10s_sql(window: Range, nodes: Sequence[str] | None = None) -> str:
     {aggregates("    ")}
 FROM
 (
-    -- The ticks lie in one slot: the arrays serve as they are.
+    -- All ticks lie in one slot: the arrays serve as they are.
     SELECT
         {_EVENT},
         intDiv({t0}, {_SLOT_US}) AS slot,
@@ -164,37 +165,39 @@ FROM
         ticks * length(gpu_index) AS covered,
         {", ".join(ARRAYS)}
     {source}
-    WHERE {wanted} AND ts >= {instant64(window.start)}
-        AND {one_slot}
+    WHERE {wanted} AND ts >= {instant64(window.start)} AND {tick} <= {_SLOT_US} AND slot = {last_tick}
     UNION ALL
+    -- The rest: one row per slot, or per slot and tick when a tick is longer than a slot.
     SELECT
         {_EVENT},
         slot,
-        w,
-        greatest(0, start_hi - start_lo) * length(gpu_index) AS started,
+        (if(coarse, piece_to - piece_from, tick) / 1000000) AS w,
+        if(coarse AND lo_at < slot * {_SLOT_US}, 0, hi - lo) * length(gpu_index) AS started,
         (hi - lo) * length(gpu_index) AS covered,
         {_sliced()}
     FROM
     (
         SELECT
-            *,
-            toUnixTimestamp64Micro(ts) AS t0,
-            toInt64(interval_ms) * 1000 AS tick,
-            t0 + ticks * tick AS past,
-            intDiv(t0, 60000000) * {60 // SLOT_S} + {60 // SLOT_S - 1} AS last_of_minute,
-            least(intDiv(past - 1, {_SLOT_US}), last_of_minute) AS last_slot,
-            toInt64(arrayJoin(range(toUInt64(intDiv(t0, {_SLOT_US})), toUInt64(last_slot + 1)))) AS slot,
-            greatest(0, intDiv(slot * {_SLOT_US} - t0 + tick - 1, tick)) AS start_lo,
-            least(ticks, intDiv((slot + 1) * {_SLOT_US} - t0 + tick - 1, tick)) AS start_hi,
-            greatest(slot * {_SLOT_US}, t0) AS cover_from,
-            if(slot = last_slot, past, (slot + 1) * {_SLOT_US}) AS cover_to,
+            {columns},
+            {t0} AS t0,
+            {tick} AS tick,
             tick > {_SLOT_US} AS coarse,
-            if(coarse, intDiv(cover_from - t0, tick), start_lo) AS lo,
-            if(coarse, lo + 1, start_hi) AS hi,
-            if(coarse, cover_to - cover_from, tick) / 1000000 AS w
+            intDiv(t0, 60000000) * {60 // SLOT_S} + {60 // SLOT_S - 1} AS last_of_minute,
+            -- (first, past) tick of each piece: all ticks for the fine ones, each alone for the coarse ones.
+            arrayJoin(if(coarse, arrayMap(i -> (i, i + 1), range(toUInt64(ticks))), [(0, toUInt64(ticks))])) AS run,
+            toInt64(run.1) AS run_lo,
+            toInt64(run.2) AS run_hi,
+            t0 + run_lo * tick AS lo_at,
+            t0 + run_hi * tick AS past,
+            intDiv(lo_at, {_SLOT_US}) AS first_slot,
+            least(intDiv(past - 1, {_SLOT_US}), last_of_minute) AS last_slot,
+            toInt64(arrayJoin(range(toUInt64(first_slot), toUInt64(last_slot + 1)))) AS slot,
+            if(coarse, run_lo, greatest(0, intDiv(slot * {_SLOT_US} - t0 + tick - 1, tick))) AS lo,
+            if(coarse, run_hi, least(ticks, intDiv((slot + 1) * {_SLOT_US} - t0 + tick - 1, tick))) AS hi,
+            greatest(slot * {_SLOT_US}, lo_at) AS piece_from,
+            if(slot = last_slot, past, (slot + 1) * {_SLOT_US}) AS piece_to
         {source}
-        WHERE {wanted}
-            AND NOT ({one_slot})
+        WHERE {wanted} AND NOT ({tick} <= {_SLOT_US} AND intDiv({t0}, {_SLOT_US}) = {last_tick})
     ) AS cut_from
     WHERE slot >= {window.start // SLOT_S} AND slot < {window.end // SLOT_S} AND hi > lo
 )
