@@ -18,7 +18,7 @@ from pathlib import Path
 from producers.agent.clock import Clock, ClockSteppedError, Ticker
 from producers.agent.coalesce import XidMerger
 from producers.agent.detect import SlowWatch, ThrottleWatch
-from producers.agent.facts import Fact
+from producers.agent.facts import Fact, Post
 from producers.agent.gpus import EpochFile, Gpus
 from producers.agent.inventory import Inventory
 from producers.agent.lanes import Lane, LaneEvent
@@ -39,6 +39,8 @@ GRACE = 0.4
 """Share of the interval that a tick waits for its sources' answers."""
 LONGEST_GRACE_S = 0.4
 RETRY_S = 1.0
+MakeSources = Callable[[Post], tuple[Sequence[Sampler], Sequence[Watcher]]]
+"""Builds the sources, which post their facts through what they are given."""
 
 
 def spread_s(node_id: str, period_s: float, share: float) -> float:
@@ -57,26 +59,26 @@ class Agent:
         journal: Journal,
         encoder: EventEncoder,
         outbox: Outbox,
-        samplers: Sequence[Sampler],
-        watchers: Sequence[Watcher],
+        make_sources: MakeSources,
         version: str = "",
-        on_tick: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._journal = journal
         self._outbox = outbox
-        self._on_tick = on_tick
+        self.on_tick: Callable[[], None] | None = None
+        """Called after every tick."""
         self._facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._stop_reason: str | None = None
-        self._boot = boot = boot_id(settings.root)
+        self._boot = boot = boot_id(settings.procfs)
         self._introduced = False
         self._kernel_sequence = self._kernel_saved = -1
         common = {"node_id": settings.node_id, "rack": settings.place.rack, "host_boot_id": boot}
         self.outgoing = Outgoing(encoder, outbox, common, settings.pending_facts, settings.pending_samples)
         self._state = settings.state_dir
         self.gpus = Gpus(EpochFile(self._state / "driver-epochs.json", boot), self.post)
+        samplers, watchers = make_sources(self.post)
         self.runners = [SamplerRunner(source, clock, self.post, self._wake.set) for source in samplers]
         self.runners.sort(key=lambda runner: PRECEDENCE.index(runner.source.name))
         self.watchers = [WatcherRunner(source, clock, self.post) for source in watchers]
@@ -165,8 +167,8 @@ class Agent:
         if slow or not self._introduced:
             self._send_inventory()
         self._save_kernel_position()
-        if self._on_tick is not None:
-            self._on_tick()
+        if self.on_tick is not None:
+            self.on_tick()
 
     def _slow_tick(self, tick: int) -> None:
         bound_s = self._settings.slow_interval_ms / 1e3
@@ -276,7 +278,7 @@ class Agent:
         return any(runner.health.up for runner in self.watchers if runner.source.name == name)
 
     def _say_start(self) -> None:
-        folder = self._state / "journal"
+        folder = journal_folder(self._state)
         given = previous(folder, self._settings.node_id, self._journal.run_id)
         before = given[0].run_id if given else None
         self._send_fact(

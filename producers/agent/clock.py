@@ -56,9 +56,9 @@ class Ticker:
 
     def next(self, wall_us: int) -> int:
         """The tick to take next, seen at ``wall_us``; its time may have come already."""
-        if self.last == 0:
-            return -(-wall_us // self._interval) * self._interval
         late = wall_us // self._interval * self._interval
+        if self.last == 0:
+            self.last = late  # the tick under way when the agent starts is not sampled any more
         tick = max(self.last + self._interval, late)
         if tick - wall_us > self._interval + self._patience_us:
             raise ClockSteppedError((self.last - wall_us) / 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from producers.agent.facts import Fact, Post
@@ -27,6 +28,9 @@ STATES = frozenset(
     if metric.kind == "state"
 ) | {"ecc_dbe_volatile", "ecc_dbe_aggregate", "remapped_rows_uncorrectable", "remapped_rows_correctable"}
 """Slow-lane fields whose change is sent at once; counters that tick along are not among them."""
+
+REMAP_SIGNS = ("row_remap_failure", "row_remap_pending", "remapped_rows_uncorrectable")
+"""The worst first."""
 
 
 @dataclass(slots=True)
@@ -106,11 +110,7 @@ class SlowWatch:
         self._gpus = gpus
         self._gpu: dict[bytes, dict[str, Number]] = {}
         self._nic: dict[str, dict[str, Number]] = {}
-
-    def recovery_action(self, uuid: bytes) -> int | None:
-        """The driver's verdict when it was read last."""
-        value = self._gpu.get(uuid, {}).get("recovery_action")
-        return None if value is None else int(value)
+        self._most_links: dict[bytes, int] = {}
 
     def tick(self, tick: int, picture: Picture) -> bool:
         """Post the facts of this tick; whether a discrete state changed, so that the lane is sent at once."""
@@ -153,21 +153,27 @@ class SlowWatch:
 
         if (more := step("ecc_dbe_volatile")) > 0:
             post("ecc_dbe", "ecc_dbe_volatile", f"{more} more uncorrected ECC errors", more)
-        for metric, text in (
-            ("remapped_rows_uncorrectable", "memory rows remapped after uncorrectable errors"),
-            ("remapped_rows_correctable", "memory rows remapped after correctable errors"),
-            ("row_remap_pending", "a row remap waits for a reset"),
-            ("row_remap_failure", "a row remap failed"),
-        ):
-            if (more := step(metric)) > 0:
-                post("row_remap", metric, text, more)
+        # One uncorrectable error moves several of these at once: one fact. Rows remapped after correctable errors are
+        # no fault; their counter tells of them.
+        remaps = {metric: more for metric in REMAP_SIGNS if (more := step(metric)) > 0}
+        if remaps:
+            first = next(iter(remaps))
+            signs = {metric: str(int(now[metric])) for metric in remaps}
+            post("row_remap", first, f"row remap: {', '.join(remaps)}", max(remaps.values()), **signs)
         if links := step("nvlink_links_active"):
-            event = "link_down" if links < 0 else "link_up"
-            active = int(now["nvlink_links_active"])
-            post(event, "nvlink_links_active", f"{active} NVLinks active, {active - links} before", abs(links))
+            self._links(links, slot, int(now["nvlink_links_active"]), post)
         for metric, best in (("pcie_link_width", "pcie_link_width_max"), ("pcie_link_gen", "pcie_link_gen_max")):
             if step(metric) < 0 and now.get(best, 0) > now[metric]:
                 post("link_error", metric, f"{metric} fell to {int(now[metric])} of {int(now[best])}")
+
+    def _links(self, step: int, slot: Slot, active: int, post: Callable[..., None]) -> None:
+        """link_down for every loss, link_up once as many are up as ever were: only then is the fault over."""
+        most = self._most_links.get(slot.device.uuid, 0)
+        self._most_links[slot.device.uuid] = max(most, active, active - step)
+        if step < 0:
+            post("link_down", "nvlink_links_active", f"{active} NVLinks active, {active - step} before", -step)
+        elif active >= most:
+            post("link_up", "nvlink_links_active", f"all {active} NVLinks active again", step)
 
 
 def _differ(before: dict[str, Number], now: dict[str, Number]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from producers.precision import significant
+from producers.precision import bits_of, significant
 from schemas import catalogue
 
 NO_READING = -1
@@ -22,6 +22,8 @@ class Metric:
     """Integers lie in [-bound, bound); 0 = a float field."""
     kind: str
     """gauge, counter or state."""
+    bits: int = 0
+    """Significant bits a float gauge is sent with; 0 = as it is."""
 
     @property
     def blank(self) -> float | int:
@@ -32,15 +34,16 @@ class Metric:
         if value is None or not math.isfinite(value):
             return self.blank
         if not self.bound:
-            return significant(value)
+            return significant(value, self.bits) if self.bits else float(value)
         whole = round(value)
         return whole if -self.bound <= whole < self.bound else NO_READING
 
 
 def metrics(topic: str, shape: str) -> tuple[Metric, ...]:
     """The array fields of the newest schema of ``topic`` with ``shape`` gpu_tick, tick or nic_tick."""
-    found = []
-    for field in catalogue.fields_of_shape(catalogue.latest(topic), shape):
-        items = field["type"]["items"]
-        found.append(Metric(field["name"], _RANGE.get(items, 0), field["kind"]))
-    return tuple(found)
+    schema = catalogue.latest(topic)
+    bits = bits_of(schema)
+    return tuple(
+        Metric(field["name"], _RANGE.get(field["type"]["items"], 0), field["kind"], bits.get(field["name"], 0))
+        for field in catalogue.fields_of_shape(schema, shape)
+    )

@@ -46,8 +46,12 @@ class AgentSettings:
     sources: tuple[str, ...] = ("nvml", "kmsg", "host", "nic")
     dcgm_url: str = "http://127.0.0.1:9400/metrics"
     dcgm_interval_s: float = 5.0
-    root: Path = Path("/")
-    """Where /sys, /proc and /dev are found; another folder for tests and for agents in containers."""
+    dcgm_timeout_s: float = 2.0
+    nvml_library: Path | None = None
+    """The libnvidia-ml.so.1 to load; None = the system's."""
+    kmsg: Path = Path("/dev/kmsg")
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
     pending_facts: int = 10_000
     """Discrete events kept while the outbox refuses."""
     pending_samples: int = 600

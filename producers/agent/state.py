@@ -19,10 +19,10 @@ def write_atomically(path: Path, text: str) -> None:
     partial.rename(path)
 
 
-def boot_id(root: Path) -> str:
+def boot_id(procfs: Path) -> str:
     """The kernel's boot id; empty where the system has none (macOS)."""
     try:
-        return (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+        return (procfs / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 

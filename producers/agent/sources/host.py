@@ -34,15 +34,16 @@ class Rates:
 
 
 class HostSampler:
-    """The host source. ``root`` is where /proc and /sys are found; psutil reads the machine's own."""
+    """The host source. Pressure, swap and model are read below ``procfs`` and ``sysfs``, the rest by psutil."""
 
     name = "host"
     period_s = 0.0
     deadline_s = 5.0
     stale_after_s = 2.5
 
-    def __init__(self, root: Path, clock: Clock, sync: ClockSync) -> None:
-        self._root = root
+    def __init__(self, procfs: Path, sysfs: Path, clock: Clock, sync: ClockSync) -> None:
+        self._procfs = procfs
+        self._sysfs = sysfs
         self._clock = clock
         self._sync = sync
         self._rates = Rates()
@@ -88,7 +89,7 @@ class HostSampler:
 
     def _swap_used(self) -> int:
         try:
-            meminfo = (self._root / "proc/meminfo").read_text()
+            meminfo = (self._procfs / "meminfo").read_text()
         except OSError:
             return int(psutil.swap_memory().used)
         wanted = dict.fromkeys(("SwapTotal", "SwapFree"), 0)
@@ -117,7 +118,7 @@ class HostSampler:
     def _pressure(self, node: dict[str, Number], _now: float) -> None:
         for resource, metric in _PRESSURE.items():
             try:
-                text = (self._root / "proc/pressure" / resource).read_text()
+                text = (self._procfs / "pressure" / resource).read_text()
             except OSError:
                 continue  # a kernel without pressure stall information
             some = next((line for line in text.splitlines() if line.startswith("some ")), "")
@@ -133,7 +134,7 @@ class HostSampler:
         parts = []
         for name in ("sys_vendor", "product_name"):
             try:
-                parts.append((self._root / "sys/class/dmi/id" / name).read_text().strip())
+                parts.append((self._sysfs / "class/dmi/id" / name).read_text().strip())
             except OSError:
                 continue
         return " ".join(parts)

@@ -49,9 +49,9 @@ class NicSampler:
     deadline_s = 5.0
     stale_after_s = 2.5
 
-    def __init__(self, root: Path, clock: Clock, post: Post, statistics: Callable[[str], Mapping[str, int]]) -> None:
-        self._infiniband = root / "sys/class/infiniband"
-        self._net = root / "sys/class/net"
+    def __init__(self, sysfs: Path, clock: Clock, post: Post, statistics: Callable[[str], Mapping[str, int]]) -> None:
+        self._infiniband = sysfs / "class/infiniband"
+        self._net = sysfs / "class/net"
         self._clock = clock
         self._post = post
         self._statistics = statistics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from producers.agent.clock import Clock
@@ -42,8 +43,9 @@ class NvmlSampler:
     deadline_s = 5.0
     stale_after_s = 2.5
 
-    def __init__(self, clock: Clock, gate: Gate) -> None:
+    def __init__(self, clock: Clock, gate: Gate, path: Path | None = None) -> None:
         self._clock = clock
+        self._path = path
         self._gate = gate
         self._pynvml: Any = None
         self._request: Any = None
@@ -53,7 +55,7 @@ class NvmlSampler:
         self._looked_at = 0.0
 
     def open(self) -> None:
-        self._pynvml = library.load()
+        self._pynvml = library.load(self._path)
         library.init(self._pynvml)
         try:
             self._request = self._pynvml.c_nvmlGpmMetricsGet_t()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from producers.agent.sources.base import SourceError
@@ -29,14 +31,20 @@ class GpuGoneError(Exception):
     """This GPU cannot be reached any more."""
 
 
-def load() -> Any:
-    """The pynvml module. SourceError when the package is missing."""
+def load(path: Path | None = None) -> Any:
+    """The pynvml module, bound to the library at ``path`` if one is given. SourceError when either is missing."""
     try:
         import pynvml
     except ImportError:
         raise SourceError(
             "nvidia-ml-py is not installed: pip install 'gpufleet[agent]', or leave nvml out of the sources"
         ) from None
+    if path is not None:
+        try:
+            # Loaded under its own name first, it is what nvidia-ml-py finds when it asks for libnvidia-ml.so.1.
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise SourceError(f"cannot load NVML from {path}: {error}") from None
     return pynvml
 
 

@@ -1,0 +1,147 @@
+"""``gpufleet agent``: this node's metrics and events, to Kafka."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infra.cli.common import UsageError, print_json, settings_options
+from infra.cli.producing import explained
+
+if TYPE_CHECKING:
+    from infra.config import Settings
+    from producers.agent.process import Outcome
+    from producers.agent.settings import AgentSettings
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
+
+
+@click.command("agent")
+@click.option("--node", help="Name of this node. [default: its host name]")
+@click.option("--rack", help="Rack it stands in.")
+@click.option("--sources", help="Comma-separated: nvml, kmsg, dcgm, host, nic. [default: as the settings enable them]")
+@click.option("--dcgm-url", help="The page of a dcgm-exporter; adds dcgm to the sources.")
+@click.option("--for", "duration", metavar="TIME", help="Stop after this time, e.g. 60s. [default: run until stopped]")
+@click.option("--dry-run", is_flag=True, help="Send nothing: print what one tick would send, as JSON.")
+@settings_options
+def command(
+    settings: Settings,
+    node: str | None,
+    rack: str | None,
+    sources: str | None,
+    dcgm_url: str | None,
+    duration: str | None,
+    dry_run: bool,
+) -> int:
+    """Stream this node's GPU, host and network metrics to Kafka, once a second."""
+    from producers.agent.process import AgentProcess, look
+
+    settings = settings.with_flags({"agent.node_id": node, "agent.rack": rack, "agent.dcgm_exporter.url": dcgm_url})
+    told = agent_settings(settings, _sources(settings, sources, bool(dcgm_url)))
+    if dry_run:
+        print_json(readable(look(told, version("gpufleet"))))
+        return 0
+    process = AgentProcess(told, version("gpufleet"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: process.stop(f"signal {signal.Signals(got).name}"))
+    return _report(_run(process, settings, duration))
+
+
+def _run(process: Any, settings: Settings, duration: str | None) -> Outcome:
+    from infra.kafka.client import librdkafka
+
+    kafka = {**librdkafka(settings.kafka), "message.max.bytes": settings.kafka.message_max_bytes}
+    with explained():
+        outcome: Outcome = process.run(
+            kafka, settings.agent.buffer_mb << 20, _registered_ids(settings), seconds(duration) if duration else None
+        )
+    return outcome
+
+
+def _registered_ids(settings: Settings) -> dict[str, int]:
+    """Topic -> schema id of the registry, where one is configured; else the catalogue's ids stand."""
+    if not settings.registry.url:
+        return {}
+    from infra.cli.schema import registry
+
+    return dict(registry(settings.registry).ids())
+
+
+def _report(outcome: Outcome) -> int:
+    click.echo(
+        f"stopped ({outcome.reason}): {outcome.sent} events handed on, {outcome.dropped} given up, "
+        f"{outcome.unacknowledged} not acknowledged by the broker",
+        err=True,
+    )
+    return 1 if outcome.dropped or outcome.unacknowledged else 0
+
+
+def _sources(settings: Settings, named: str | None, dcgm: bool) -> tuple[str, ...]:
+    if named is not None:
+        found = [name.strip() for name in named.split(",") if name.strip()]
+    else:
+        agent = settings.agent
+        enabled = {
+            "nvml": agent.nvml.enabled,
+            "kmsg": agent.kmsg.enabled,
+            "dcgm": agent.dcgm_exporter.enabled,
+            "host": agent.host.enabled,
+            "nic": agent.nic.enabled,
+        }
+        found = [name for name, on in enabled.items() if on]
+    return tuple(dict.fromkeys([*found, *(["dcgm"] if dcgm else [])]))
+
+
+def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSettings:
+    """The agent's own settings, from gpufleet's. UsageError for one that makes no sense."""
+    from producers.agent.settings import AgentSettings, AgentSettingsError, Place
+
+    agent = settings.agent
+    try:
+        return AgentSettings(
+            node_id=agent.node_id or socket.gethostname(),
+            site=settings.site.name,
+            state_dir=Path(agent.state_dir) / "agent",
+            place=Place(rack=agent.rack),
+            interval_ms=agent.tick_ms,
+            ticks=agent.ticks_per_event,
+            sources=sources,
+            dcgm_url=agent.dcgm_exporter.url,
+            dcgm_timeout_s=agent.dcgm_exporter.timeout_s,
+            nvml_library=agent.nvml.library,
+            kmsg=agent.kmsg.path,
+            sysfs=agent.nic.sysfs,
+        )
+    except AgentSettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+def seconds(text: str) -> float:
+    """``60s``, ``5m``, ``90`` as seconds. UsageError for anything else."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f"--for expects a time such as 60s, 5m or 1h, found {text!r}")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def readable(value: Any) -> Any:
+    """An event as JSON can hold it: no reading (NaN) becomes null, a GPU's 16 bytes its UUID."""
+    if isinstance(value, bytes):
+        from producers.agent.gpus import uuid_text
+
+        return uuid_text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: readable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [readable(part) for part in value]
+    return value

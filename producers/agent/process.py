@@ -1,0 +1,168 @@
+"""An agent's process: the state folder's lock, one run after the other, and a look without sending."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import fastavro
+
+from producers import journal
+from producers.agent.agent import TOPICS, Agent, journal_folder
+from producers.agent.build import sources
+from producers.agent.clock import Clock, ClockSteppedError, SystemClock
+from producers.agent.settings import AgentSettings
+from producers.encode import EventEncoder, Message
+from producers.journal import Journal
+from producers.publisher import KafkaOutbox
+from schemas import catalogue, framing
+
+FLUSH_S = 10.0
+"""How long the end of a run waits for the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an agent's process ended."""
+
+    reason: str
+    runs: int
+    """More than one when the clock stepped far back."""
+    sent: int
+    dropped: int
+    unacknowledged: int
+    """Events still waiting for the broker at the end; the next start names them."""
+
+
+class AgentProcess:
+    """Runs an agent until it is stopped; ``stop`` may be called from a signal handler."""
+
+    def __init__(self, settings: AgentSettings, version: str = "", clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._version = version
+        self._clock = clock or SystemClock()
+        self._stop_reason: str | None = None
+        self._agent: Agent | None = None
+
+    def stop(self, reason: str) -> None:
+        """End soon."""
+        self._stop_reason = self._stop_reason or reason
+        if self._agent is not None:
+            self._agent.stop(reason)
+
+    def run(
+        self,
+        kafka: Mapping[str, Any],
+        bound_bytes: int,
+        schema_ids: Mapping[str, int] | None = None,
+        for_s: float | None = None,
+    ) -> Outcome:
+        """Send to Kafka (librdkafka's options) until stopped, or for ``for_s``.
+
+        JournalInUseError when another agent works on the state folder, JournalError when it cannot be written.
+        """
+        settings, folder = self._settings, journal_folder(self._settings.state_dir)
+        runs = sent = dropped = 0
+        end = None if for_s is None else self._clock.mono_s() + for_s
+        with _locked(folder):
+            while True:
+                runs += 1
+                given = Journal.start(folder, settings.site, [settings.node_id], TOPICS)
+                outbox = KafkaOutbox(kafka, given, bound_bytes)
+                encoder = EventEncoder(given, settings.node_id, schema_ids)
+                agent = Agent(
+                    settings, self._clock, given, encoder, outbox, sources(settings, self._clock), self._version
+                )
+                self._agent = agent
+                if self._stop_reason is not None:
+                    agent.stop(self._stop_reason)
+                try:
+                    reason = agent.run(None if end is None else end - self._clock.mono_s())
+                    again = False
+                except ClockSteppedError as stepped:
+                    reason, again = str(stepped), self._stop_reason is None
+                finally:
+                    left = outbox.close(FLUSH_S)
+                    given.close()
+                sent, dropped = sent + agent.outgoing.sent, dropped + agent.outgoing.dropped
+                journal.prune(folder, given.run_id)
+                if not again:
+                    return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = journal.lock(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class MemoryOutbox:
+    """An ``Outbox`` that keeps what it is offered, for looking at."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def offer(self, message: Message) -> bool:
+        self.messages.append(message)
+        return True
+
+    def offer_many(self, messages: Sequence[Message]) -> int:
+        self.messages += messages
+        return len(messages)
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(topic, event) of everything offered, decoded."""
+        for message in self.messages:
+            yield message.topic, decode(message)
+
+
+def decode(message: Message) -> dict[str, Any]:
+    """The event in a message of this process."""
+    schema = catalogue.latest(message.topic)
+    record = fastavro.schemaless_reader(BytesIO(message.value[framing.PREFIX_BYTES :]), schema.parsed, None)
+    assert isinstance(record, dict)
+    return record
+
+
+def look(settings: AgentSettings, version: str = "", clock: Clock | None = None) -> dict[str, list[dict[str, Any]]]:
+    """What one tick of this agent would send, topic by topic. Sends nothing and leaves no trace.
+
+    Rates and GPM need two samples, so it looks for two ticks and shows the second.
+    """
+    clock = clock or SystemClock()
+    outbox = MemoryOutbox()
+    ticks = 0
+    with tempfile.TemporaryDirectory() as folder:
+        quick = replace(settings, state_dir=Path(folder), ticks=1, slow_interval_ms=settings.interval_ms, spread=0.0)
+        given = Journal.start(journal_folder(quick.state_dir), quick.site, [quick.node_id], TOPICS)
+        encoder = EventEncoder(given, quick.node_id)
+        agent = Agent(quick, clock, given, encoder, outbox, sources(quick, clock), version)
+
+        def on_tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            if ticks == 2:
+                agent.stop("one tick was looked at")
+
+        agent.on_tick = on_tick
+        agent.run()
+        given.close()
+    shown: dict[str, list[dict[str, Any]]] = {topic: [] for topic in TOPICS}
+    for topic, event in outbox.events():
+        if topic in ("node-telemetry", "node-counters"):
+            shown[topic] = [event]
+        else:
+            shown[topic].append(event)
+    return shown
