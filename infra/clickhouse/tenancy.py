@@ -80,4 +80,4 @@ CLOSED_VIEWS: tuple[str, ...] = ("flawed_events", "ingest_health", "job_gpus", "
 """Views that tenants may not read, since they read tables without a tenant or are about the operator's work."""
 
 POLICIES: Mapping[str, str | None] = MappingProxyType({**TABLES, **dict.fromkeys(VIEWS, "*")})
-"""What the embedded store wants: table -> tenant column or None (closed), view -> "*" (open: its tables are filtered)."""
+"""For the embedded store: table -> tenant column or None (closed), view -> "*" (open: its tables are filtered)."""
