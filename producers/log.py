@@ -62,6 +62,7 @@ def read_topic(
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 20,  # the end of an empty partition is told after this wait
         }
     )
     try:
