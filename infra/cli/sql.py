@@ -125,7 +125,9 @@ def explain(error: Exception) -> GpufleetError:
     match = _CODE.search(str(error))
     if match is None:
         return UnreachableError(f"ClickHouse: {str(error).strip() or type(error).__name__}")
-    words = re.sub(r"\s*\(version [^)]*\)\s*$|\s*\(for url .*", "", match[2].strip(), flags=re.DOTALL)
+    words = re.sub(r"\(for url .*", "", match[2], flags=re.DOTALL).rpartition("DB::Exception: ")[2]
+    words = re.sub(r"\s*\(version [^)]*\)\.?", "", words).strip()
+    words = re.sub(r"( \([A-Z_]+\))\1+", r"\1", words)
     words = re.sub(r"(Expected one of: (?:[^,]*, ){6}).{60,}", r"\1...", words, flags=re.DOTALL)
     kind = UnreachableError if int(match[1]) in _REFUSED else GpufleetError
     return kind(f"{words.rstrip()} (code {match[1]})")

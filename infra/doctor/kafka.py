@@ -35,7 +35,7 @@ def check(settings: Settings, clock: Callable[[], float] = time.time) -> Iterato
     try:
         cluster = client.list_topics(timeout=settings.kafka.timeout_s)
     except KafkaException as error:
-        raise unreachable(settings.kafka, error) from None
+        raise unreachable(settings.kafka, error, client) from None
     brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in cluster.brokers.values())
     yield ok(
         AREA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.config import KafkaSettings
@@ -32,17 +32,41 @@ def librdkafka(settings: KafkaSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value} | dict(settings.librdkafka)
 
 
-def admin(settings: KafkaSettings) -> AdminClient:
+class Admin(AdminClient):
+    """An administration client that remembers why the broker could not be used.
+
+    Requests fail with "transport failure" whatever the cause; the cause (refused password, unknown certificate)
+    comes separately, as an event.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._reasons: list[str] = []
+        options: dict[str, Any] = {**librdkafka(settings), "error_cb": self._on_error}
+        super().__init__(options, logger=quiet_logger())
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._reasons.append(error.str())
+
+    def reason(self) -> str:
+        """The last cause told; empty when there is none."""
+        self.poll(0)
+        return self._reasons[-1] if self._reasons else ""
+
+
+def admin(settings: KafkaSettings) -> Admin:
     """A client for topics and cluster facts. ConfigError when librdkafka refuses an option."""
     try:
-        return AdminClient(librdkafka(settings), logger=quiet_logger())
+        return Admin(settings)
     except KafkaException as error:
         raise ConfigError(f"kafka: librdkafka refuses the settings: {error.args[0].str()}") from None
 
 
-def unreachable(settings: KafkaSettings, error: KafkaException) -> UnreachableError:
+def unreachable(settings: KafkaSettings, error: KafkaException, client: AdminClient | None = None) -> UnreachableError:
     """What to tell a person about a broker that does not answer as it should."""
-    reason = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
+    reason = client.reason() if isinstance(client, Admin) else ""
+    if not reason:
+        reason = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
     how = settings.security_protocol + (f" with {settings.sasl_mechanism}" if settings.sasl_mechanism else "")
     return UnreachableError(
         f"Kafka at {settings.bootstrap} ({how}) does not answer: {reason}; "

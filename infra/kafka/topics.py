@@ -131,7 +131,7 @@ class Topics:
         try:
             metadata = self._client.list_topics(timeout=self._kafka.timeout_s).topics
         except KafkaException as error:
-            raise unreachable(self._kafka, error) from None
+            raise unreachable(self._kafka, error, self._client) from None
         chosen = set(metadata if names is None else names) & {name for name in metadata if not name.startswith("__")}
         configs = self._configs(sorted(chosen))
         topics = {}
@@ -185,7 +185,7 @@ class Topics:
             try:
                 configs[resource.name] = {name: entry.value for name, entry in future.result().items()}
             except KafkaException as error:
-                raise unreachable(self._kafka, error) from None
+                raise unreachable(self._kafka, error, self._client) from None
         return configs
 
     def _wait(self, futures: Mapping[Any, Future[Any]], verb: str) -> None:
