@@ -45,7 +45,9 @@ class Settings(Sections):
 
     def with_flags(self, flags: Mapping[str, Any]) -> Settings:
         """A copy with a command's own flags laid on top; None = the flag was not given."""
-        return _build({**self._given, **_of_flags({k: v for k, v in flags.items() if v is not None})})
+        given = dict(self._given)
+        _merge_tables(given, _of_flags({key: value for key, value in flags.items() if value is not None}))
+        return _build(given)
 
 
 def load(

@@ -106,6 +106,8 @@ def test_free_options_add_up_over_the_layers(tmp_path: Path) -> None:
         "enable.idempotence": "true",
         "debug": "broker",
     }
+    more = settings.with_flags({"kafka.librdkafka": {"debug": "all"}})
+    assert more.kafka.librdkafka == {**settings.kafka.librdkafka, "debug": "all"}
 
 
 def test_free_options_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
