@@ -25,7 +25,6 @@ _SCALARS = {
     "float": "Float32",
     "double": "Float64",
 }
-_INTEGERS = ("int", "long")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,10 @@ def clickhouse_type(avro: Any, *, dictionary: bool = False) -> str:
 def codec(field: AvroField) -> str:
     """The compression of a field's column, by what its values do from one tick, GPU and row to the next.
 
-    Measured in bytes and CPU a value (docs/benchmarks.md): Gorilla costs half of what Delta does ahead of ZSTD and is
-    as small on noisy float gauges; T64 is best for integer gauges of a narrow range; counters that seldom move want
-    Delta, the energy counter, which always moves, T64 on top of it; states are constant for hours.
+    Measured in bytes and CPU a value (docs/benchmarks.md). Float gauges are rounded so far (``bits``) that ZSTD alone
+    finds more than Delta, Gorilla or ALP leave it; it does so for small integer gauges and states too. Large integer
+    gauges want T64. Counters that seldom move want DoubleDelta; the energy counter always moves, by noise, and wants
+    Delta and T64.
     """
     name, avro, kind = field["name"], field["type"], field.get("kind")
     if name == "ts":
@@ -83,12 +83,10 @@ def codec(field: AvroField) -> str:
     if name in ("run_id", "seq"):
         return "Delta, ZSTD(1)"
     items = avro["items"] if isinstance(avro, dict) and avro["type"] == "array" else None
-    if items in ("float", "double") and kind == "gauge":
-        return "Gorilla, ZSTD(1)"
-    if items in _INTEGERS and kind == "gauge":
+    if items in ("int", "long") and kind == "counter":
+        return "Delta, T64, ZSTD(1)" if field.get("unit") == "J" else "DoubleDelta, ZSTD(1)"
+    if items == "long" and kind == "gauge":
         return "T64, ZSTD(1)"
-    if items in _INTEGERS and kind == "counter":
-        return "Delta, T64, ZSTD(1)" if field.get("unit") == "J" else "Delta, ZSTD(1)"
     return "ZSTD(1)"
 
 
