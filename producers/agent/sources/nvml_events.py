@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -27,16 +28,16 @@ class NvmlEventWatcher:
     def __init__(self, clock: Clock, gate: Gate) -> None:
         self._clock = clock
         self._gate = gate
+        self._pause = threading.Event()
 
     def watch(self, post: Post, alive: Callable[[], bool]) -> None:
         while True:
             with self._gate.hold(timeout_s=1.0) as generation:
                 if generation is not None:
                     self._watch_generation(generation, post, alive)
-                    if not alive():
-                        return
-                    continue
-            # The sampler has not opened the library (yet): that is its news, not ours.
+            # Without the library, or with a driver that went away, wait: it is the sampler's news, not ours.
+            while generation is not None and self._gate.generation == generation and alive():
+                self._pause.wait(0.1)
             if not alive():
                 return
 
@@ -52,6 +53,8 @@ class NvmlEventWatcher:
             finally:
                 pynvml.nvmlEventSetFree(events)
         except pynvml.NVMLError as error:
+            if error.value in library.DRIVER_GONE:
+                return
             raise SourceError(f"NVML's events failed: {error} ({library.hint(error.value)})") from None
         finally:
             with contextlib.suppress(pynvml.NVMLError):  # the driver may be gone, and with it what was to be freed
