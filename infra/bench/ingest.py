@@ -25,7 +25,6 @@ from infra.clickhouse.client import ClickHouse, connect
 from infra.config import Settings
 from infra.connections import clickhouse
 from infra.kafka.client import librdkafka
-from infra.up.drain import Backlog
 from infra.up.stack import Broker, Stack
 from producers.journal import Journal
 from producers.publisher import KafkaOutbox
@@ -86,10 +85,11 @@ def ingest(
 ) -> dict[str, Any]:
     """Run the benchmark in an empty ``data`` folder; the report as a dictionary."""
     with Stack(data, settings, broker, overrides=overrides, say=say) as stack:
-        filled = _fill(stack, scenario, seconds, broker, say)
+        journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
+        filled = _fill(stack, journal, scenario, seconds, broker, say)
         say(f"filled {filled.gpu_samples:,} GPU samples in {filled.wall_s:.0f} s; draining")
         client = stack.client()
-        drained = _drain(stack, client, filled, say)
+        drained = _drain(stack, client, journal, filled, say)
         say("merging what is left, for the size")
         client.command("OPTIMIZE TABLE node_telemetry FINAL", settings={"optimize_throw_if_noop": 0})
         per_value, per_value_row = bytes_per_value(client)
@@ -101,11 +101,11 @@ def ingest(
         say(f"the straightforward pipeline, on {filled.sample_gpu_samples:,} of the same samples")
         baseline = _baseline(stack, filled)
         client.close()
+        journal.close()
     return _report(filled, drained, baseline, per_value, per_value_row, [int(value) for value in exact])
 
 
-def _fill(stack: Stack, scenario: Scenario, seconds: int, broker: Broker, say: Say) -> Filled:
-    journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
+def _fill(stack: Stack, journal: Journal, scenario: Scenario, seconds: int, broker: Broker, say: Say) -> Filled:
     gpus = {node.node_id.encode(): node.gpus for node in topology.build(scenario).nodes}
     ticks = 5
     end_us = time.time_ns() // 60_000_000_000 * 60_000_000
@@ -121,13 +121,12 @@ def _fill(stack: Stack, scenario: Scenario, seconds: int, broker: Broker, say: S
             progress=lambda share: say(f"filling: {share:.0%}"),
         )
         simulation.close()
-    journal.close()
     return filled
 
 
-def _drain(stack: Stack, client: Client, filled: Filled, say: Say) -> Drained:
+def _drain(stack: Stack, client: Client, journal: Journal, filled: Filled, say: Say) -> Drained:
     drained = Drained(gpu_samples=filled.gpu_samples)
-    backlog = Backlog.of(stack.settings.kafka, client)
+    backlog = stack.backlog(client, journal)
     stack.start_readers()
     meter = CpuMeter(stack.pids())
     started = moved = told = time.monotonic()
@@ -151,7 +150,6 @@ def _drain(stack: Stack, client: Client, filled: Filled, say: Say) -> Drained:
             say(f"{left:,} messages left, {parts.parts} parts ({parts.unmerged_parts} unmerged)")
     drained.wall_s = time.monotonic() - started
     drained.cpu = meter.read()
-    backlog.close()
     return drained
 
 

@@ -13,7 +13,6 @@ from infra.bench.debt import debt
 from infra.bench.ingest import Say
 from infra.config import Settings
 from infra.kafka.client import librdkafka
-from infra.up.drain import Backlog
 from infra.up.snapshot import freshness_since
 from infra.up.stack import Broker, Stack
 from producers.journal import Journal
@@ -37,7 +36,7 @@ def paced(
         journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
         stack.start_readers()
         client = stack.client()
-        backlog = Backlog.of(stack.settings.kafka, client)
+        backlog = stack.backlog(client, journal)
         meter = CpuMeter(stack.pids())
         stop = threading.Event()
         with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
@@ -64,7 +63,6 @@ def paced(
             "SELECT count(), uniqExact(producer_id, run_id, seq), sum(length(gpu_index) * ticks) FROM node_telemetry"
         ).result_rows[0]
         sent = simulation.truth.events["node-telemetry"]
-        backlog.close()
         client.close()
         journal.close()
     return {

@@ -1,8 +1,8 @@
-"""Waiting until everything that was sent is stored: Kafka's log ends against the ledger."""
+"""Waiting until everything that was sent is stored: the ends of Kafka's log against the ledger."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable, Mapping
 
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, TopicCollection, TopicPartition
@@ -11,52 +11,58 @@ from infra.config import KafkaSettings
 from infra.kafka.client import admin, librdkafka
 from schemas.catalogue import KINDS
 
-# Grain: topic, its id and partition.
+# Grain: topic. Messages of this topic's log that the ledger accounts for, from its beginning.
 STORED = """
-SELECT topic, topic_id, partition, max(last_offset) + 1 AS next
-FROM ingest_ledger
-GROUP BY topic, topic_id, partition
+SELECT topic, topic_id, sum(next) AS messages
+FROM
+(
+    SELECT topic, topic_id, partition, max(last_offset) + 1 AS next
+    FROM ingest_ledger
+    GROUP BY topic, topic_id, partition
+)
+GROUP BY topic, topic_id
 """
 
 
 class Backlog:
-    """Events in the topics that the ledger does not account for yet."""
+    """Messages in the topics that the ledger does not account for yet.
 
-    def __init__(self, kafka: KafkaSettings, client: Client, topic_ids: dict[str, str]) -> None:
-        """``topic_ids``: Kafka's id of each topic, so that a topic of the same name before it does not count."""
-        self._client = client
-        self._topic_ids = topic_ids
-        self._reader = Consumer({**librdkafka(kafka), "group.id": "gpufleet-backlog", "enable.auto.commit": False})
-        self._timeout_s = kafka.timeout_s
+    ``ends`` gives the messages each topic has ever held. Topics are told apart by Kafka's ids, so that one of the same
+    name that stood there before does not count.
+    """
 
-    @classmethod
-    def of(cls, kafka: KafkaSettings, client: Client) -> Self:
-        """The backlog of the topics as they are now."""
+    def __init__(self, kafka: KafkaSettings, client: Client, ends: Callable[[], Mapping[str, int]]) -> None:
         described = admin(kafka).describe_topics(TopicCollection(list(KINDS)), request_timeout=kafka.timeout_s)
-        ids = {name: str(future.result(kafka.timeout_s + 5).topic_id) for name, future in described.items()}
-        return cls(kafka, client, ids)
-
-    def ends(self) -> dict[tuple[str, int], int]:
-        """Log end by (topic, partition), of partitions that hold anything."""
-        ends = {}
-        topics = self._reader.list_topics(timeout=self._timeout_s).topics
-        for topic in self._topic_ids:
-            for partition in topics[topic].partitions:
-                _low, high = self._reader.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=self._timeout_s, cached=False
-                )
-                if high > 0:
-                    ends[topic, partition] = high
-        return ends
+        self._ids = {name: str(future.result(kafka.timeout_s + 5).topic_id) for name, future in described.items()}
+        self._client = client
+        self._ends = ends
 
     def count(self) -> int:
-        """Messages between what is stored and the log ends."""
+        """Messages between what is stored and what was sent."""
         stored = {
-            (topic, partition): next_offset
-            for topic, topic_id, partition, next_offset in self._client.query(STORED).result_rows
-            if self._topic_ids.get(topic) == topic_id
+            topic: int(messages)
+            for topic, topic_id, messages in self._client.query(STORED).result_rows
+            if self._ids.get(topic) == topic_id
         }
-        return sum(max(0, end - stored.get(place, 0)) for place, end in self.ends().items())
+        return sum(max(0, end - stored.get(topic, 0)) for topic, end in self._ends().items())
 
-    def close(self) -> None:
-        self._reader.close()
+
+def log_ends(kafka: KafkaSettings) -> Callable[[], dict[str, int]]:
+    """The brokers' own word on how long each topic's log is.
+
+    Not for the embedded broker: it answers with the base offset of the newest batch plus one.
+    """
+    reader = Consumer({**librdkafka(kafka), "group.id": "gpufleet-backlog", "enable.auto.commit": False})
+
+    def ends() -> dict[str, int]:
+        topics = reader.list_topics(timeout=kafka.timeout_s).topics
+        return {
+            topic: sum(
+                reader.get_watermark_offsets(TopicPartition(topic, p), timeout=kafka.timeout_s, cached=False)[1]
+                for p in topics[topic].partitions
+            )
+            for topic in KINDS
+            if topic in topics
+        }
+
+    return ends

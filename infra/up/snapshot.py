@@ -54,7 +54,7 @@ GROUP BY tenant
 ORDER BY gpus DESC
 """
 
-SICK = "SELECT cause, count() AS gpus FROM sick_gpus GROUP BY cause ORDER BY gpus DESC LIMIT 5"
+SICK = "SELECT reason, count() AS gpus FROM sick_gpus WHERE in_service GROUP BY reason ORDER BY gpus DESC LIMIT 5"
 
 DEAD_LETTERS = "SELECT count() FROM dead_letters"
 
@@ -72,7 +72,7 @@ class Snapshot:
     tenants: dict[str, int] = field(default_factory=dict)
     """GPUs by tenant."""
     sick: dict[str, int] = field(default_factory=dict)
-    """GPUs by cause."""
+    """GPUs by reason."""
     dead_letters: int = 0
 
 

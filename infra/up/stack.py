@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clickhouse_connect.driver.client import Client
 
 from infra.clickhouse.migrate import migrate
-from infra.clickhouse.tenancy import TABLES
+from infra.clickhouse.tenancy import POLICIES
 from infra.config import Settings, load, remove_runtime, write_runtime
 from infra.connections import connect_store, render
 from infra.embedded.apache_kafka import ApacheKafka
@@ -25,11 +25,14 @@ from infra.embedded.store.users import Kind, User, write_secret
 from infra.errors import UnreachableError, UsageError
 from infra.kafka.client import admin
 from infra.kafka.topics import Topics, wanted
-from producers.journal import JournalError, JournalInUseError, lock
+from infra.up.accounts import acknowledged
+from infra.up.drain import Backlog, log_ends
+from producers.journal import Journal, JournalError, JournalInUseError, lock
 
 Broker = Literal["embedded", "kafka"]
 Say = Callable[[str], None]
-WRITER = "writer"
+EMBEDDED_OPTIONS = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
+"""The embedded broker lets a member join after half the session timeout."""
 
 
 class Stack:
@@ -86,6 +89,12 @@ class Stack:
     def client(self) -> Client:
         """A connection to the store as the operator, in the database."""
         return connect_store(self.settings, database=self.settings.store.database)
+
+    def backlog(self, client: Client, journal: Journal) -> Backlog:
+        """What is sent and not stored yet; of this run's ``journal`` where the broker cannot be asked."""
+        if self._kind == "kafka":
+            return Backlog(self.settings.kafka, client, log_ends(self.settings.kafka))
+        return Backlog(self.settings.kafka, client, lambda: acknowledged(journal))
 
     def pids(self) -> dict[str, int]:
         """Process ids by role, for CPU and memory meters."""
@@ -172,7 +181,7 @@ class Stack:
             port=embedded.store_port,
             host=embedded.store_host,
             users=list(self._users()),
-            policies=TABLES,
+            policies=POLICIES,
             database=self._given.store.database,
         )
         try:
@@ -205,5 +214,7 @@ class Stack:
             "consume.projector": False,
             **self._overrides,
         }
+        if self._kind == "embedded":
+            values["kafka.librdkafka"] = EMBEDDED_OPTIONS
         write_runtime(self.data, values)
         return load(data=self.data)
