@@ -140,7 +140,9 @@ def create_table(schema: Schema) -> str:
     sort = (*kind.sort, "ts")
     days = "toYYYYMMDD(ts)" if kind.retention is Retention.TELEMETRY else "toYYYYMM(ts)"
     ttl = "\nTTL toDateTime(ts) + INTERVAL {{raw_days}} DAY" if kind.retention is Retention.TELEMETRY else ""
-    settings = ["fsync_after_insert = 1", "fsync_part_directory = 1", "non_replicated_deduplication_window = 0"]
+    # Events are told apart by identity: a block's checksum can be remembered though its rows were lost.
+    windows = ["non_replicated_deduplication_window = 0", "replicated_deduplication_window = 0"]
+    settings = ["fsync_after_insert = 1", "fsync_part_directory = 1", *windows]
     if ttl:
         settings.append("ttl_only_drop_parts = 1")
     return (

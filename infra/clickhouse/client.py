@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 SETTINGS: Mapping[str, Any] = {"async_insert": 0}
-"""Pinned for every connection: 26.9 turned asynchronous inserts on by default, and an insert must mean stored."""
+"""Pinned for every user that may change settings: 26.9 turned asynchronous inserts on by default, and an insert must
+mean stored. Users who may not (tenants) do not insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def connect(where: ClickHouse) -> Client:
     UnreachableError when nothing answers or the credentials are refused.
     """
     import clickhouse_connect
-    from clickhouse_connect.driver.exceptions import Error
+    from clickhouse_connect.driver.exceptions import Error, ProgrammingError
 
     tls: dict[str, Any] = {}
     if where.secure:
@@ -51,7 +53,7 @@ def connect(where: ClickHouse) -> Client:
         tls |= {"client_cert": where.client_cert} if where.client_cert else {}
         tls |= {"client_cert_key": where.client_key} if where.client_key else {}
     try:
-        return clickhouse_connect.get_client(
+        client = clickhouse_connect.get_client(
             host=where.host,
             port=where.port,
             username=where.user,
@@ -61,7 +63,7 @@ def connect(where: ClickHouse) -> Client:
             connect_timeout=where.connect_timeout_s,
             send_receive_timeout=where.read_timeout_s,
             autogenerate_session_id=False,
-            settings={**SETTINGS, **where.settings},
+            settings=dict(where.settings),
             **tls,
         )
     except (Error, OSError) as error:
@@ -70,3 +72,7 @@ def connect(where: ClickHouse) -> Client:
             f"ClickHouse at {scheme}://{where.host}:{where.port} as {where.user!r}: {str(error).strip()}; check that it"
             " runs, and store.url, store.user and store.password"
         ) from error
+    for name, value in SETTINGS.items():
+        with contextlib.suppress(ProgrammingError):
+            client.set_client_setting(name, value)
+    return client

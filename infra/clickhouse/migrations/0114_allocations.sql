@@ -24,5 +24,5 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)
 PRIMARY KEY (site, job_id, ts)
 ORDER BY (site, job_id, ts, producer_id, run_id, seq)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0
 COMMENT 'A job\'s set of GPUs over time.';

@@ -31,5 +31,5 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)
 PRIMARY KEY (site, tenant, ts)
 ORDER BY (site, tenant, ts, producer_id, run_id, seq)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0
 COMMENT 'Usage of a tenant per window and dimension, from the tenant\'s own gateway. ts is the start of the window.';

@@ -28,5 +28,5 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(ts)
 PRIMARY KEY (site, source_topic, ts)
 ORDER BY (site, source_topic, ts, producer_id, run_id, seq)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0
 COMMENT 'A message that could not be stored, as it was. producer_id is dlq/TOPIC/PARTITION, run_id comes from the topic id and seq is the source offset, so that quarantining twice stores once; seq has gaps by nature.';

@@ -98,31 +98,32 @@ CREATE OR REPLACE VIEW gpufleet.gpu_fault_periods
 )
 COMMENT 'When each GPU lies under a fault, blast radius included.'
 AS WITH
-    gpus AS
+    nodes AS
     (
         SELECT
-            site, node_id, argMax(nvlink_domain, valid_from) AS nvlink_domain,
-            argMax(gpu_index, valid_from) AS indexes
+            site, node_id, argMax(nvlink_domain, valid_from) AS domain,
+            arrayMap(i -> tuple(node_id, i), argMax(gpu_index, valid_from)) AS gpus
         FROM gpufleet.node_history
         GROUP BY site, node_id
     ),
     hit AS
     (
-        -- Of one GPU: needs no inventory.
-        SELECT site, node_id, assumeNotNull(gpu_index) AS gpu, opened_at, cleared_at, fault, action, scope, node_id AS origin
-        FROM gpufleet.gpu_faults
-        WHERE scope = 'gpu'
-        UNION ALL
-        SELECT f.site, f.node_id, arrayJoin(g.indexes) AS gpu, f.opened_at, f.cleared_at, f.fault, f.action, f.scope, f.node_id
+        SELECT
+            f.site AS site, f.opened_at AS opened_at, f.cleared_at AS cleared_at, f.fault AS fault, f.action AS action,
+            f.scope AS scope, f.node_id AS origin,
+            -- A fault of one GPU needs no inventory.
+            arrayJoin(multiIf(
+                f.scope = 'gpu', [tuple(f.node_id, assumeNotNull(f.gpu_index))],
+                f.scope = 'node', n.gpus,
+                d.gpus)) AS target,
+            tupleElement(target, 1) AS node_id,
+            tupleElement(target, 2) AS gpu
         FROM gpufleet.gpu_faults AS f
-        INNER JOIN gpus AS g ON g.site = f.site AND g.node_id = f.node_id
-        WHERE f.scope = 'node'
-        UNION ALL
-        SELECT f.site, g.node_id, arrayJoin(g.indexes) AS gpu, f.opened_at, f.cleared_at, f.fault, f.action, f.scope, f.node_id
-        FROM gpufleet.gpu_faults AS f
-        INNER JOIN gpus AS o ON o.site = f.site AND o.node_id = f.node_id
-        INNER JOIN gpus AS g ON g.site = f.site AND g.nvlink_domain = o.nvlink_domain
-        WHERE f.scope = 'nvlink_domain'
+        LEFT JOIN nodes AS n ON n.site = f.site AND n.node_id = f.node_id
+        LEFT JOIN
+        (
+            SELECT site, domain, arrayFlatten(groupArray(gpus)) AS gpus FROM nodes GROUP BY site, domain
+        ) AS d ON d.site = n.site AND d.domain = n.domain AND f.scope = 'nvlink_domain'
     )
 SELECT
     site,
