@@ -109,7 +109,7 @@ class _Batch:
             self._node,
             np.array(self._gpu, "int32"),
             self._uuid,
-            np.array(self._ts, "datetime64[us]"),
+            self._ts,
         ]
         data += [np.array(v, _NUMPY[c.avro]) for c, v in zip(self._metrics, self._values, strict=True)]
         names = ["site", "node_id", "gpu", "gpu_uuid", "ts", *(c.name for c in self._metrics)]
