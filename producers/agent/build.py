@@ -63,7 +63,7 @@ def _nic(settings: AgentSettings, clock: Clock, post: Post, samplers: list[Sampl
     from producers.agent.sources.ethtool import EthtoolStatistics
     from producers.agent.sources.nic import NicSampler
 
-    samplers.append(NicSampler(settings.sysfs, clock, post, EthtoolStatistics().read))
+    samplers.append(NicSampler(settings.sysfs, clock, post, EthtoolStatistics()))
 
 
 _MAKERS = {"nvml": _nvml, "kmsg": _kmsg, "dcgm": _dcgm, "host": _host, "nic": _nic}

@@ -2,8 +2,8 @@
 
 Precedence is the order of the sources (``PRECEDENCE``), value by value: NVML is read at the tick, dcgm-exporter
 repeats what DCGM sampled up to its own interval ago. So dcgm-exporter fills only what NVML has no reading of, for
-instance profiling metrics where GPM is missing. A counter is never filled with a value below the one sent before:
-two sources read the same counter at different times, and a step back would look like a restart.
+instance profiling metrics where GPM is missing. When a counter changes hands, a value below the one sent before is
+left out: two sources read the same counter at different times, and a step back would look like a restart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Merger:
     def __init__(self, gpus: Gpus, counters: frozenset[str]) -> None:
         self._gpus = gpus
         self._counters = counters
-        self._sent: dict[tuple[bytes, int, str], Number] = {}
+        self._sent: dict[tuple[bytes, int, str], tuple[str, Number]] = {}
 
     def merge(self, samples: list[tuple[str, Sample]]) -> Picture:
         """``samples`` best source first."""
@@ -64,14 +64,14 @@ class Merger:
     ) -> None:
         if not read:
             return
-        first = not values
         for name, value in read.items():
             if name in values:
                 continue
             if name in self._counters:
                 key = (uuid, epoch, name)
-                if not first and value < self._sent.get(key, value):
+                sender, sent = self._sent.get(key, (source, value))
+                if sender != source and value < sent:
                     continue
-                self._sent[key] = value
+                self._sent[key] = source, value
             values[name] = value
             picture.source_of.setdefault(name, source)

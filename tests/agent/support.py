@@ -23,12 +23,15 @@ MINUTE_US = 60_000_000
 
 
 class ManualClock:
-    """A clock that only a test moves; waiting moves it to the end of the wait, so that nothing really waits."""
+    """A clock that only a test moves; waiting moves it to the end of the wait, so that nothing really waits.
 
-    def __init__(self, wall_us: int, give_way: bool = True) -> None:
+    ``busy`` tells whether a source is at work in its thread: then a wait is real, until it has answered.
+    """
+
+    def __init__(self, wall_us: int) -> None:
         self.wall = wall_us
         self.mono = 1000.0
-        self._give_way = give_way
+        self.busy: Callable[[], bool] = lambda: False
 
     def wall_us(self) -> int:
         return self.wall
@@ -41,10 +44,7 @@ class ManualClock:
         self.wall += round(seconds * 1e6)
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        # Sources answer from real threads: give them real time before this clock's time passes.
-        if self._give_way and event.wait(0.01):
-            return True
-        if event.is_set():
+        if event.is_set() or (self.busy() and event.wait(5.0)):
             return True
         self.advance(max(timeout_s, 1e-6))
         return False
@@ -104,14 +104,14 @@ def fixed(samplers: Sequence[Sampler], watchers: Sequence[Watcher] = ()) -> Make
 class Bench:
     """An agent whose events end in memory."""
 
-    def __init__(
-        self, told: AgentSettings, make: MakeSources, clock: Any = None, outbox: Outbox | None = None
-    ) -> None:
+    def __init__(self, told: AgentSettings, make: MakeSources, clock: Any = None, outbox: Outbox | None = None) -> None:
         self.clock = clock or SystemClock()
         self.outbox = outbox or MemoryOutbox()
         self.journal = Journal.start(journal_folder(told.state_dir), told.site, [told.node_id], TOPICS)
         encoder = EventEncoder(self.journal, told.node_id)
         self.agent = Agent(told, self.clock, self.journal, encoder, self.outbox, make, "test")
+        if isinstance(self.clock, ManualClock):
+            self.clock.busy = lambda: any(runner.busy for runner in self.agent.runners)
 
     def events(self, topic: str) -> list[dict[str, Any]]:
         assert isinstance(self.outbox, MemoryOutbox)

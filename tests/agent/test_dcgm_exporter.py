@@ -72,22 +72,24 @@ FIELDS: list[tuple[str, str, str | None, float | None]] = [
     ("DCGM_FI_PROF_PCIE_TX_BYTES", "123456789", "pcie_tx_bytes_per_s", 123_456_789),
     ("DCGM_FI_PROF_PCIE_RX_BYTES", "987654321", "pcie_rx_bytes_per_s", 987_654_321),
 ]
-LABEL_FIELDS = (
-    "DCGM_FI_DRIVER_VERSION DCGM_FI_NVML_VERSION DCGM_FI_DEV_BRAND DCGM_FI_DEV_SERIAL DCGM_FI_DEV_OEM_INFOROM_VER "
-    "DCGM_FI_DEV_ECC_INFOROM_VER DCGM_FI_DEV_POWER_INFOROM_VER DCGM_FI_DEV_INFOROM_IMAGE_VER DCGM_FI_DEV_VBIOS_VERSION"
-).split()
-COMPATIBILITY = (
-    "dcgm_sm_clock dcgm_memory_clock dcgm_memory_temp dcgm_gpu_temp dcgm_power_usage dcgm_total_energy_consumption "
-    "dcgm_fi_prof_pcie_tx_bytes dcgm_fi_prof_pcie_rx_bytes dcgm_pcie_replay_counter dcgm_gpu_utilization "
-    "dcgm_mem_copy_utilization dcgm_enc_utilization dcgm_dec_utilization dcgm_xid_errors dcgm_power_violation "
-    "dcgm_thermal_violation dcgm_sync_boost_violation dcgm_board_limit_violation dcgm_low_util_violation "
-    "dcgm_reliability_violation dcgm_fb_free dcgm_fb_used dcgm_ecc_sbe_volatile_total dcgm_ecc_dbe_volatile_total "
-    "dcgm_ecc_sbe_aggregate_total dcgm_ecc_dbe_aggregate_total dcgm_retired_pages_sbe dcgm_retired_pages_dbe "
-    "dcgm_retired_pages_pending dcgm_nvlink_flit_crc_error_count_total dcgm_nvlink_data_crc_error_count_total "
-    "dcgm_nvlink_replay_error_count_total dcgm_nvlink_recovery_error_count_total dcgm_nvlink_bandwidth_total "
-    "dcgm_fi_prof_gr_engine_active dcgm_fi_prof_sm_active dcgm_fi_prof_sm_occupancy dcgm_fi_prof_pipe_tensor_active "
-    "dcgm_fi_prof_dram_active"
-).split()
+LABEL_FIELDS = """
+DCGM_FI_DRIVER_VERSION DCGM_FI_NVML_VERSION DCGM_FI_DEV_BRAND DCGM_FI_DEV_SERIAL
+DCGM_FI_DEV_OEM_INFOROM_VER DCGM_FI_DEV_ECC_INFOROM_VER DCGM_FI_DEV_POWER_INFOROM_VER
+DCGM_FI_DEV_INFOROM_IMAGE_VER DCGM_FI_DEV_VBIOS_VERSION
+""".split()
+COMPATIBILITY = """
+dcgm_sm_clock dcgm_memory_clock dcgm_memory_temp dcgm_gpu_temp dcgm_power_usage
+dcgm_total_energy_consumption dcgm_fi_prof_pcie_tx_bytes dcgm_fi_prof_pcie_rx_bytes
+dcgm_pcie_replay_counter dcgm_gpu_utilization dcgm_mem_copy_utilization dcgm_enc_utilization
+dcgm_dec_utilization dcgm_xid_errors dcgm_power_violation dcgm_thermal_violation
+dcgm_sync_boost_violation dcgm_board_limit_violation dcgm_low_util_violation dcgm_reliability_violation
+dcgm_fb_free dcgm_fb_used dcgm_ecc_sbe_volatile_total dcgm_ecc_dbe_volatile_total
+dcgm_ecc_sbe_aggregate_total dcgm_ecc_dbe_aggregate_total dcgm_retired_pages_sbe dcgm_retired_pages_dbe
+dcgm_retired_pages_pending dcgm_nvlink_flit_crc_error_count_total dcgm_nvlink_data_crc_error_count_total
+dcgm_nvlink_replay_error_count_total dcgm_nvlink_recovery_error_count_total dcgm_nvlink_bandwidth_total
+dcgm_fi_prof_gr_engine_active dcgm_fi_prof_sm_active dcgm_fi_prof_sm_occupancy
+dcgm_fi_prof_pipe_tensor_active dcgm_fi_prof_dram_active
+""".split()
 LABELS = (
     f'gpu="2",UUID="{UUID}",pci_bus_id="00000000:3B:00.0",device="nvidia2",modelName="NVIDIA H200",'
     'Hostname="node-1",DCGM_FI_DRIVER_VERSION="575.57.08",DCGM_FI_DEV_SERIAL="16503",'
@@ -100,12 +102,14 @@ def line(name: str, value: str, labels: str = LABELS) -> str:
 
 
 @contextmanager
-def exporter(*answers: str | bytes, content_type: str = "text/plain; version=0.0.4", status: int = 200) -> Iterator[str]:
+def exporter(
+    *answers: str | bytes, content_type: str = "text/plain; version=0.0.4", status: int = 200
+) -> Iterator[str]:
     """An exporter that gives these answers, the last one again and again."""
     left = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # the name http.server asks for
+        def do_GET(self) -> None:  # the name http.server asks for
             answer = left.pop(0) if len(left) > 1 else left[0]
             body = answer if isinstance(answer, bytes) else answer.encode()
             self.send_response(status)

@@ -49,8 +49,21 @@ def roce(root: Path, device: str = "mlx5_0", netdev: str = "eth4") -> Path:
     return root / "class/infiniband" / device / "ports/1"
 
 
+class Counted:
+    """Driver statistics as a test has them."""
+
+    def __init__(self, counts: dict[str, int]) -> None:
+        self._counts = counts
+
+    def read(self, _interface: str) -> dict[str, int]:
+        return self._counts
+
+    def close(self) -> None:
+        return
+
+
 def nic(root: Path, facts: Facts, clock: ManualClock, statistics: dict[str, int] | None = None) -> NicSampler:
-    made = NicSampler(root, clock, facts.post, lambda _interface: statistics or {})
+    made = NicSampler(root, clock, facts.post, Counted(statistics or {}))
     made.open()
     return made
 

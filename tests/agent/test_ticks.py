@@ -67,7 +67,7 @@ def test_a_small_step_back_is_waited_for_and_a_large_one_asks_for_a_new_run() ->
 
 def test_windows_of_k_ticks_in_gpu_tick_order(tmp_path: Path) -> None:
     lane = Lane("node-telemetry", SECOND, 3, gpus(tmp_path, A, B))
-    events = []
+    events: list[LaneEvent] = []
     for number in range(6):
         events += lane.add(NOON + number * SECOND, picture(100 + number, 200 + number))
     assert [event.ts for event in events] == [NOON, NOON + 3 * SECOND]

@@ -19,7 +19,7 @@ class EthtoolStatistics:
     """Statistics of interfaces; the names of each are asked for once."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket: socket.socket | None = None
         self._names: dict[str, list[str]] = {}
 
     def read(self, interface: str) -> dict[str, int]:
@@ -38,7 +38,10 @@ class EthtoolStatistics:
         return dict(zip(names, struct.unpack_from(f"={len(names)}Q", request, 8), strict=True))
 
     def close(self) -> None:
-        self._socket.close()
+        """Let go of the socket; the next read opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _ask_names(self, interface: str) -> list[str]:
         request = array.array("B", struct.pack("=IIQI", ETHTOOL_GSSET_INFO, 0, 1 << SET_STATISTICS, 0))
@@ -54,4 +57,6 @@ class EthtoolStatistics:
 
     def _ioctl(self, interface: str, request: array.array[int]) -> None:
         address, _ = request.buffer_info()
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         fcntl.ioctl(self._socket, SIOCETHTOOL, struct.pack("16sP16x", interface.encode()[:15], address))

@@ -5,9 +5,10 @@ Units: port_rcv_data and port_xmit_data count four-byte words, for RoCE as for I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from producers.agent.clock import Clock
 from producers.agent.facts import Fact, Post
@@ -30,6 +31,16 @@ _ERRORS = ("symbol_error", "link_error_recovery", "local_link_integrity_errors",
 """Counters of a sick cable or port; a step in one is a link_error."""
 
 
+class Statistics(Protocol):
+    """A netdev's driver statistics by name (``ethtool -S``)."""
+
+    def read(self, interface: str) -> Mapping[str, int]:
+        """Name -> count; empty when there are none."""
+
+    def close(self) -> None:
+        """Let go of what reading needed."""
+
+
 @dataclass(slots=True)
 class _Port:
     name: str
@@ -42,14 +53,14 @@ class _Port:
 
 
 class NicSampler:
-    """The NIC source. ``statistics`` gives a netdev's driver statistics by name (``ethtool -S``)."""
+    """The NIC source."""
 
     name = "nic"
     period_s = 0.0
     deadline_s = 5.0
     stale_after_s = 2.5
 
-    def __init__(self, sysfs: Path, clock: Clock, post: Post, statistics: Callable[[str], Mapping[str, int]]) -> None:
+    def __init__(self, sysfs: Path, clock: Clock, post: Post, statistics: Statistics) -> None:
         self._infiniband = sysfs / "class/infiniband"
         self._net = sysfs / "class/net"
         self._clock = clock
@@ -64,7 +75,7 @@ class NicSampler:
         self._look()
 
     def close(self) -> None:
-        return
+        self._statistics.close()
 
     def sample(self, slow: bool) -> Sample:
         now = self._clock.mono_s()
@@ -126,7 +137,7 @@ class NicSampler:
         return values
 
     def _read_netdev(self, port: _Port, values: dict[str, Number]) -> None:
-        counts = self._statistics(port.netdev)
+        counts = self._statistics.read(port.netdev)
         folder = self._net / port.netdev
         for metric, name, fallback in (
             ("nic_rx_discards", "rx_discards_phy", "statistics/rx_dropped"),
