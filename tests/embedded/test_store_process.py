@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -66,6 +67,8 @@ def test_what_was_acknowledged_survives_a_kill_and_a_stop(tmp_path: Path) -> Non
         assert len({first, second, boot(client)}) == 3
         client.close()
     assert not store.ping()
+    spool = hashlib.sha256(str(store.data / "spool").encode()).hexdigest()[:16]
+    assert not list(Path("/dev/shm").glob(f"gpufleet-store-{spool}-*"))
     assert not (store.data / "ready.json").exists()
 
 

@@ -2,62 +2,135 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
 from infra.embedded.store import statement
 from infra.embedded.store.codecs import Codec
-from infra.embedded.store.errors import NOT_ENOUGH_SPACE, SYNTAX_ERROR, TOO_LARGE, Refusal
+from infra.embedded.store.errors import NOT_ENOUGH_SPACE, SYNTAX_ERROR, TOO_LARGE, TOO_MANY_QUERIES, Refusal
 
 MAX_SQL: Final = 4 << 20
 """Longest SQL text (bytes), and how far into a body an INSERT's FORMAT is looked for."""
 _ENOUGH: Final = 64 << 10
 
 
-@dataclass
-class Body:
-    """SQL, and the file its data lies in (None: no data)."""
-
-    sql: bytes
-    head: statement.Statement
-    data: Path | None = None
-    fields: dict[str, str] = field(default_factory=dict)
-    """Parts of a multipart form other than `query`: param_* and settings."""
-
-    def with_sql(self, sql: bytes) -> Body:
-        """The same with another wording of its statement (without data)."""
-        return replace(self, sql=sql, head=statement.head(sql))
-
-    def discard(self) -> None:
-        """Remove the data file."""
-        if self.data is not None:
-            self.data.unlink(missing_ok=True)
-
-
 class Spool:
-    """Where bodies wait for the engine: memory-backed files on Linux, temporary files elsewhere."""
+    """Where bodies wait for the engine: memory-backed files on Linux, files in the folder `fallback` elsewhere.
 
-    def __init__(self, fallback: Path, max_bytes: int) -> None:
+    `fallback` also names the spool: it belongs to one data folder, which one store at a time holds. A few files are
+    kept and written over, since fresh pages cost as much as the copy into them. `max_bytes` bounds one body,
+    `max_total` all that are there at the same time.
+    """
+
+    KEEP_FILES: Final = 4
+    KEEP_BYTES: Final = 32 << 20
+
+    def __init__(self, fallback: Path, max_bytes: int, max_total: int) -> None:
         shared = Path("/dev/shm")  # noqa: S108 - a private directory is made inside
         root = shared if shared.is_dir() and os.access(shared, os.W_OK) else fallback
         root.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="gpufleet-store-", dir=root))
-        self.max_bytes = max_bytes
+        prefix = f"gpufleet-store-{hashlib.sha256(str(fallback).encode()).hexdigest()[:16]}-"
+        for left in root.glob(f"{prefix}*"):  # by a store on this folder that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        self.max_bytes, self.max_total = max_bytes, max_total
         self._count = 0
+        self._total = 0
+        self._free: list[Path] = []
 
-    def new(self) -> Path:
-        self._count += 1
-        return self.folder / str(self._count)
+    async def store(self, first: bytes, rest: AsyncIterator[bytes]) -> Data:
+        """Write a body to a file. Refusal when there is no room."""
+        if self._free:
+            path = self._free.pop()
+        else:
+            self._count += 1
+            path = self.folder / str(self._count)
+        data = Data(path, 0, self)
+        try:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+                if first:
+                    self._write(file, first, data)
+                async for piece in rest:
+                    self._write(file, piece, data)
+                file.truncate(data.size)
+        except OSError as error:
+            data.release()
+            message = f"No room to spool the body in {self.folder}: {error.strerror}"
+            raise Refusal(NOT_ENOUGH_SPACE, "NOT_ENOUGH_SPACE", message) from None
+        except BaseException:
+            data.release()
+            raise
+        return data
+
+    def _write(self, file: FileIO, piece: bytes, data: Data) -> None:
+        data.size += len(piece)
+        self._total += len(piece)
+        if self._total > self.max_total:
+            message = f"more than {self.max_total} bytes of bodies are waiting: send fewer at the same time"
+            raise Refusal(TOO_MANY_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message, 429)
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view) :]
+
+    def release(self, path: Path, size: int) -> None:
+        """Take a file back."""
+        self._total -= size
+        if size <= self.KEEP_BYTES and len(self._free) < self.KEEP_FILES:
+            self._free.append(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove everything."""
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
         self.folder.rmdir()
+
+
+@dataclass
+class Data:
+    """A body in a file."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    spool: Spool
+    released: bool = False
+
+    def replace(self, content: bytes) -> None:
+        """Put other bytes in its place (in a worker thread: the file is nobody else's)."""
+        self.path.write_bytes(content)
+
+    def release(self) -> None:
+        """Give the file back; harmless when done twice. Called in the event loop only."""
+        if not self.released:
+            self.released = True
+            self.spool.release(self.path, self.size)
+
+
+@dataclass(frozen=True)
+class Body:
+    """SQL, and the data that goes with it (None: none)."""
+
+    sql: bytes
+    head: statement.Statement
+    data: Data | None = None
+
+    def with_sql(self, sql: bytes) -> Body:
+        """The same with another wording of its statement (without data)."""
+        return replace(self, sql=sql, head=statement.head(sql))
+
+    def discard(self) -> None:
+        """Give the data's file back."""
+        if self.data is not None:
+            self.data.release()
 
 
 async def read(url_query: bytes, pieces: AsyncIterator[bytes], codec: Codec | None, spool: Spool) -> Body:
@@ -70,8 +143,8 @@ async def read(url_query: bytes, pieces: AsyncIterator[bytes], codec: Codec | No
     if url_query:
         head = statement.head(url_query)
         if head.takes_data:
-            path = await _store(url_query[head.data_at :], decoded, spool)
-            return Body(head.sql, head, path)
+            data = await spool.store(url_query[head.data_at :], decoded)
+            return Body(head.sql, head, data)
     sql = bytearray(url_query)
     look = _ENOUGH
     async for piece in decoded:
@@ -79,15 +152,15 @@ async def read(url_query: bytes, pieces: AsyncIterator[bytes], codec: Codec | No
         if len(sql) >= look:
             head = statement.head(bytes(sql[:look]))
             if head.takes_data and head.data_at < look:
-                path = await _store(bytes(sql[head.data_at :]), decoded, spool)
-                return Body(head.sql, head, path)
+                data = await spool.store(bytes(sql[head.data_at :]), decoded)
+                return Body(head.sql, head, data)
             if len(sql) > MAX_SQL:
                 raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", f"Query is longer than {MAX_SQL} bytes")
             look = 2 * len(sql)
     head = statement.head(bytes(sql))
     if head.takes_data:
-        path = await _store(bytes(sql[head.data_at :]), decoded, spool)
-        return Body(head.sql, head, path)
+        data = await spool.store(bytes(sql[head.data_at :]), decoded)
+        return Body(head.sql, head, data)
     return Body(bytes(sql), head)
 
 
@@ -102,22 +175,3 @@ async def _decode(pieces: AsyncIterator[bytes], codec: Codec | None, limit: int)
             yield plain
     if codec:
         codec.finish()
-
-
-async def _store(first: bytes, rest: AsyncIterator[bytes], spool: Spool) -> Path:
-    path = spool.new()
-    try:
-        with path.open("wb", buffering=0) as file:
-            if first:
-                file.write(first)
-            async for piece in rest:
-                file.write(piece)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise Refusal(
-            NOT_ENOUGH_SPACE, "NOT_ENOUGH_SPACE", f"No room to spool the body in {spool.folder}: {error.strerror}"
-        ) from None
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path

@@ -52,7 +52,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ready-file", type=Path, help="written when the store answers (default: DATA/ready.json)")
     parser.add_argument("--allow-remote", action="store_true", help="let --host be other than a loopback address")
     parser.add_argument("--memory-bytes", type=int, default=0, help="memory for queries (default: half the machine's)")
-    parser.add_argument("--max-body-bytes", type=int, default=1 << 30, help="longest request body, decompressed")
+    parser.add_argument("--max-body-bytes", type=int, default=512 << 20, help="longest request body, decompressed")
+    parser.add_argument("--max-waiting-bytes", type=int, default=2 << 30, help="bodies held at the same time")
     return parser.parse_args(argv)
 
 
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
             from infra.embedded.store.server import Server
         except ImportError as error:
             raise StoreError(f"the embedded store needs {error.name}: pip install 'gpufleet[embedded]'") from None
-        spool = Spool(data / "spool", options.max_body_bytes)
+        spool = Spool(data / "spool", options.max_body_bytes, options.max_waiting_bytes)
         engine = Engine(data / "db", file, operator)
         try:
             server = Server(engine, users, policies, spool, options.database, time.monotonic)

@@ -23,6 +23,7 @@ from infra.embedded.store.engine import Connection, Engine, Summary
 from infra.embedded.store.errors import (
     AUTHENTICATION_FAILED,
     TOO_MANY_QUERIES,
+    UNKNOWN_EXCEPTION,
     Refusal,
     code_of,
     status_of,
@@ -100,12 +101,13 @@ class Server:
             ask = await request.read(http, self._spool)
             if ask is None:
                 return web.Response(text="Ok.\n", headers=headers)
-            try:
-                return await self._run(http, user, ask, headers)
-            finally:
-                ask.job.body.discard()
+            return await self._run(http, user, ask, headers)
         except (Refusal, RuntimeError) as error:
             return failure(error, headers)
+        except (ValueError, OSError) as error:
+            _LOG.exception("request failed")
+            message = f"The store failed on this request: {type(error).__name__}; see its log"
+            return failure(Refusal(UNKNOWN_EXCEPTION, "UNKNOWN_EXCEPTION", message, 500), headers)
         finally:
             self._waiting -= 1
 
@@ -132,18 +134,25 @@ class Server:
         turn: AbstractAsyncContextManager[object] = (
             self._tenants[user.name] if user.kind is Kind.TENANT else nullcontext()
         )
-        async with turn:
-            pipe = Pipe(loop)
-            done = loop.run_in_executor(pool, self._work, user, ask, pipe)
-            try:
-                return await self._send(http, await pipe.began, pipe, ask.encoding, headers)
-            except BaseException:
-                pipe.leave()
-                if reading and not done.done():
-                    loop.run_in_executor(self._helpers, self._kill, ask.job.mark)
-                raise
-            finally:
-                await asyncio.shield(done)
+        done: asyncio.Future[None] | None = None
+        try:
+            async with turn:
+                pipe = Pipe(loop)
+                done = loop.run_in_executor(pool, self._work, user, ask, pipe)
+                # Not before the thread has ended: the engine may still read the file when this request is gone.
+                done.add_done_callback(lambda _: ask.job.body.discard())
+                try:
+                    return await self._send(http, await pipe.began, pipe, ask.encoding, headers)
+                except BaseException:
+                    pipe.leave()
+                    if reading and not done.done():
+                        loop.run_in_executor(self._helpers, self._kill, ask.job.mark)
+                    raise
+                finally:
+                    await asyncio.shield(done)
+        finally:
+            if done is None:
+                ask.job.body.discard()
 
     def _work(self, user: User, ask: Ask, pipe: Pipe) -> None:
         """In a worker thread: clear the job, open its connection, run it."""

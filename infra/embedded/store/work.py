@@ -83,15 +83,15 @@ def _bound(job: Job, summary: Summary) -> None:
 
 
 def _insert(job: Job, connection: Connection) -> Summary:
-    head, path = job.body.head, job.body.data
+    head, data = job.body.head, job.body.data
     sql = job.body.sql
     summary = Summary()
-    if path is not None:
-        if path.stat().st_size == 0:
+    if data is not None:
+        if data.size == 0:
             return summary
         if head.format == "Native" and job.revision:
-            path.write_bytes(native.unsplice(path.read_bytes(), job.revision))
-        infile = f" FROM INFILE {literal(str(path))} COMPRESSION 'none' ".encode()
+            data.replace(native.unsplice(data.path.read_bytes(), job.revision))
+        infile = f" FROM INFILE {literal(str(data.path))} COMPRESSION 'none' ".encode()
         sql = sql[: head.infile_at] + infile + sql[head.infile_at :]
     result: Result = connection.run(sql, "TabSeparated", job.parameters)
     summary.add(result, 0)
