@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from consumers.assignment import TIMEOUT_S, Partition, Start, explain_out_of_range
+from consumers.assignment import TIMEOUT_S, Partition, Start, explain_out_of_range, out_of_range
 from consumers.backoff import Backoff
 from consumers.batch import Chunk, TopicPartition
 from consumers.bookkeeping import Bookkeeper
@@ -89,7 +89,9 @@ class Consumer:
         self._settings = settings
         self._clock = clock = clock or SystemClock()
         self.metrics = Metrics()
-        self.health = Health(clock, settings.poll_stale_limit_s, settings.store_down_limit_s)
+        self.health = Health(
+            clock, settings.poll_stale_limit_s, settings.store_down_limit_s, settings.kafka_down_limit_s
+        )
         kafka = {**KAFKA_DEFAULTS, **settings.kafka}
         self._guard = StallGuard(int(kafka["session.timeout.ms"]) / 2_000, clock)
         self._book = SchemaBook(catalogue.by_id(), ask_registry, clock, settings.unknown_schema_recheck_s)
@@ -294,6 +296,8 @@ class Consumer:
             self.metrics.kafka_errors.labels(error.name()).inc()
             if error.str() != self.health.kafka_error:
                 log.warning("Kafka: %s", error.str())
+            if not self.health.kafka_error:
+                self.health.kafka_error_since = self._clock.monotonic()
             self.health.kafka_error = error.str()
 
     def _out_of_range(self, topic: str, number: int) -> None:
@@ -306,9 +310,12 @@ class Consumer:
             low, high = self._kafka.get_watermark_offsets(KafkaPartition(topic, number), timeout=TIMEOUT_S)
         except KafkaException as error:
             raise OffsetsOutOfRangeError(f"{topic}[{number}]: offset {wanted} is not in the log: {error}") from error
-        gone = f"offsets {wanted} to {low - 1} are gone, the log begins at {low}"
-        words = gone if wanted < low else f"offset {wanted} comes next, but the log ends at {high}"
-        raise OffsetsOutOfRangeError(explain_out_of_range([f"{topic}[{number}]: {words}"]))
+        if not self._settings.accept_lost:
+            raise OffsetsOutOfRangeError(explain_out_of_range([out_of_range(topic, number, wanted, low, high)]))
+        log.error("going on at %d: %s", low, out_of_range(topic, number, wanted, low, high))
+        partition.intake.rewind(low)
+        partition.horizon = CommitHorizon(self._settings.horizon_s, low, None)
+        self._kafka.seek(KafkaPartition(topic, number, low))
 
     # --- the group ----------------------------------------------------------------------------------------------
 
@@ -332,6 +339,7 @@ class Consumer:
 
     def _make_partition(self, start: Start, topic_id: str) -> Partition:
         self._kafka_backoff.succeeded()
+        self.health.kafka_error = ""
         intake = PartitionIntake(
             KINDS[start.topic],
             start.partition,

@@ -21,11 +21,13 @@ class Health:
     clock: Clock
     poll_stale_limit_s: float
     store_down_limit_s: float
+    kafka_down_limit_s: float
     last_poll: float | None = None
     store_down_since: float | None = None
     store_error: str = ""
     kafka_error: str = ""
-    """Last error of Kafka that has not been followed by a message."""
+    """Last error of Kafka that has not been followed by a message or an assignment."""
+    kafka_error_since: float = 0.0
     held: Mapping[str, str] = field(default_factory=dict)
     """Topics held because their table is behind, with the reason."""
     fatal: str = ""
@@ -40,6 +42,8 @@ class Health:
             found.append(f"Kafka not polled for {now - self.last_poll:.0f} s")
         if self.store_down_since is not None and now - self.store_down_since > self.store_down_limit_s:
             found.append(f"store away for {now - self.store_down_since:.0f} s: {self.store_error}")
+        if self.kafka_error and now - self.kafka_error_since > self.kafka_down_limit_s:
+            found.append(f"Kafka has been failing for {now - self.kafka_error_since:.0f} s: {self.kafka_error}")
         found.extend(f"paused: {reason}" for reason in dict(self.held).values())
         return found
 

@@ -87,6 +87,8 @@ class ConsumeSettings:
     backoff_max_s: float = 15.0
     store_down_limit_s: float = 30.0
     """/health says no when the store has been away for longer."""
+    kafka_down_limit_s: float = 60.0
+    """/health says no when Kafka has told errors for longer, and sent nothing."""
     poll_stale_limit_s: float = 30.0
     """/health says no when the main loop has not polled for longer."""
     metrics_host: str = "127.0.0.1"

@@ -17,6 +17,8 @@ from schemas.catalogue import KINDS
 
 QUICK = {"session.timeout.ms": 3_000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 1_000}
 """The embedded broker lets a member join after half the session timeout."""
+KAFKA = {**QUICK, "session.timeout.ms": 6_000}
+"""Apache Kafka takes no shorter session timeout."""
 
 
 def client(store: StoreProcess, password: str | None = None) -> Any:
