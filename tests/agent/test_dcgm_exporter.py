@@ -72,12 +72,12 @@ FIELDS: list[tuple[str, str, str | None, float | None]] = [
     ("DCGM_FI_PROF_PCIE_TX_BYTES", "123456789", "pcie_tx_bytes_per_s", 123_456_789),
     ("DCGM_FI_PROF_PCIE_RX_BYTES", "987654321", "pcie_rx_bytes_per_s", 987_654_321),
 ]
-LABEL_FIELDS = """
+_LABEL_FIELDS = """
 DCGM_FI_DRIVER_VERSION DCGM_FI_NVML_VERSION DCGM_FI_DEV_BRAND DCGM_FI_DEV_SERIAL
 DCGM_FI_DEV_OEM_INFOROM_VER DCGM_FI_DEV_ECC_INFOROM_VER DCGM_FI_DEV_POWER_INFOROM_VER
 DCGM_FI_DEV_INFOROM_IMAGE_VER DCGM_FI_DEV_VBIOS_VERSION
-""".split()
-COMPATIBILITY = """
+"""
+_COMPATIBILITY = """
 dcgm_sm_clock dcgm_memory_clock dcgm_memory_temp dcgm_gpu_temp dcgm_power_usage
 dcgm_total_energy_consumption dcgm_fi_prof_pcie_tx_bytes dcgm_fi_prof_pcie_rx_bytes
 dcgm_pcie_replay_counter dcgm_gpu_utilization dcgm_mem_copy_utilization dcgm_enc_utilization
@@ -89,7 +89,7 @@ dcgm_retired_pages_pending dcgm_nvlink_flit_crc_error_count_total dcgm_nvlink_da
 dcgm_nvlink_replay_error_count_total dcgm_nvlink_recovery_error_count_total dcgm_nvlink_bandwidth_total
 dcgm_fi_prof_gr_engine_active dcgm_fi_prof_sm_active dcgm_fi_prof_sm_occupancy
 dcgm_fi_prof_pipe_tensor_active dcgm_fi_prof_dram_active
-""".split()
+"""
 LABELS = (
     f'gpu="2",UUID="{UUID}",pci_bus_id="00000000:3B:00.0",device="nvidia2",modelName="NVIDIA H200",'
     'Hostname="node-1",DCGM_FI_DRIVER_VERSION="575.57.08",DCGM_FI_DEV_SERIAL="16503",'
@@ -148,7 +148,7 @@ def test_every_field_of_the_shipped_counter_files() -> None:
     assert (device.serial, device.vbios) == ("16503", "96.00")
     assert sample.described == {"driver_version": "575.57.08"}
     known = by_name()
-    assert all(name in known for name in (*LABEL_FIELDS, *COMPATIBILITY))
+    assert all(name in known for name in (_LABEL_FIELDS + _COMPATIBILITY).split())
 
 
 @pytest.mark.parametrize(
