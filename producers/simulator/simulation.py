@@ -35,8 +35,6 @@ TOPICS = [topic for topic, kind in KINDS.items() if kind.dense]
 """Topics that a simulation writes to."""
 MINUTE_US = 60_000_000
 _REFUSED_PAUSE_S = 0.05
-_STOP_PATIENCE_S = 5.0
-"""How long a stopped simulation still offers what the outbox refuses."""
 
 Sink = Outbox | Callable[[Message], Any]
 
@@ -54,6 +52,7 @@ class Simulation:
     of the live fast lane: ticks * tick_ms must divide a minute. ``schema_ids`` maps topics to registry ids. ``state``
     is a folder for what outlives the run; with ``journals``, the journal's folder, each node's first event names its
     run before. ``truth_file`` gets the truth as JSON lines. ``clock`` gives microseconds since 1970.
+    A stopped simulation offers for ``stop_patience_s`` more seconds what the outbox refuses.
     """
 
     def __init__(
@@ -68,6 +67,7 @@ class Simulation:
         journals: Path | None = None,
         truth_file: Path | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        stop_patience_s: float = 5.0,
     ) -> None:
         if ticks < 1 or tick_ms < 1 or 60_000 % (ticks * tick_ms):
             raise ValueError(f"ticks * tick_ms must divide a minute (60000), found {ticks} * {tick_ms}")
@@ -84,6 +84,7 @@ class Simulation:
         self._encoders: dict[str, EventEncoder] = {}
         self._pending: list[Message] = []
         self._saved_us = 0
+        self._patience_s = stop_patience_s
 
     @property
     def resumes_at(self) -> int | None:
@@ -111,15 +112,15 @@ class Simulation:
             if progress:
                 progress(at + tick_us - start_us, end_us - start_us)
 
-    def live(self, stop: threading.Event, speed: float = 1.0) -> None:
-        """Run by the wall clock until ``stop`` is set, going on where the back-fill ended (else: from now).
+    def live(self, stop: threading.Event, speed: float = 1.0, start_us: int | None = None) -> None:
+        """Run by the wall clock until ``stop`` is set, going on where the back-fill ended (else: ``start_us``, or now).
 
         What lies between the back-fill's end and now is sent at once. Another ``speed`` runs that much faster, but
         never ahead of the clock, or slower.
         """
         batch_us = self.ticks * self.tick_ms * 1000
         if not self.now_us:
-            self._begin(self._clock() // batch_us * batch_us)
+            self._begin((start_us or self._clock()) // batch_us * batch_us)
         wall, origin = self._clock(), self.now_us
         while not stop.is_set():
             at, first = self.now_us, self.now_us + batch_us - self.tick_ms * 1000
@@ -161,7 +162,6 @@ class Simulation:
     def _begin(self, start_us: int) -> None:
         if self.now_us:
             return
-        self.now_us = start_us
         rng = generator(self.scenario.seed, "boot", start_us)
         boots = [_uuid_text(rng.bytes(16)) for _ in self._fleet.nodes]
         world = self._world = World(self._fleet, start_us, self._emit, self.truth, boots)
@@ -182,6 +182,7 @@ class Simulation:
         self._lanes = Lanes(world, self._journal, load, self._schema_ids)
         if self._memory:
             self._memory.announce(self._fleet)
+        self.now_us = start_us
 
     def _agents_start(self, start_us: int) -> None:
         """Each node's agent starts, and names the last sequence numbers of its run before."""
@@ -224,7 +225,7 @@ class Simulation:
         while taken < len(messages):
             time.sleep(_REFUSED_PAUSE_S)
             if stop is not None and stop.is_set():
-                gives_up = gives_up or time.monotonic() + _STOP_PATIENCE_S
+                gives_up = gives_up or time.monotonic() + self._patience_s
                 if time.monotonic() > gives_up:
                     break
             taken += self._offer_many(messages[taken:])

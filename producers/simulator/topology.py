@@ -96,12 +96,11 @@ def build(scenario: Scenario) -> Fleet:
     uuids = rng.integers(0, 256, (len(nodes), most, 16), np.uint8)
     uuids[..., 6] = uuids[..., 6] & 0x0F | 0x40
     uuids[..., 8] = uuids[..., 8] & 0x3F | 0x80
-    feeds = max(scenario.power.feeds, 1)
     return Fleet(
         scenario,
         tuple(nodes),
         tuple(racks),
-        tuple(f"feed-{i + 1:02d}" for i in range(feeds)),
+        tuple(f"feed-{i + 1:02d}" for i in range(_feeds(scenario))),
         cdus,
         tuple(_slices(scenario, nodes)),
         rack_of,
@@ -109,6 +108,12 @@ def build(scenario: Scenario) -> Fleet:
         np.array([rack.cdu for rack in racks], np.int32)[rack_of],
         uuids,
     )
+
+
+def _feeds(scenario: Scenario) -> int:
+    """Feeds of the scenario; a fleet scaled down has no more of them than racks."""
+    racks = sum(-(-group.nodes // group.nodes_per_rack) for group in scenario.groups)
+    return max(1, min(scenario.power.feeds, racks))
 
 
 def _racks_of(scenario: Scenario, number: int, group: Group, racks: list[Rack], nodes: list[Node]) -> list[int]:
@@ -126,7 +131,7 @@ def _racks_of(scenario: Scenario, number: int, group: Group, racks: list[Rack], 
                 rack_id,
                 model,
                 range(len(nodes), len(nodes) + count),
-                index % scenario.power.feeds,
+                index % _feeds(scenario),
                 -1,
                 f"pdu-{rack_id}",
                 f"{domain}.1" if domain else "",

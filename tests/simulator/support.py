@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,32 @@ import fastavro
 from producers.encode import Message
 from producers.journal import Journal
 from producers.simulator import simulation
-from producers.simulator.scenario import Scenario
+from producers.simulator.scenario import Faults, Jobs, Scenario, Story, load
 from producers.simulator.simulation import Simulation
 from schemas import catalogue, framing
 
-NOON_US = 1_790_000_040_000_000 // 60_000_000 * 60_000_000
-"""A whole minute, some time in 2026."""
+HOUR_US = 3_600_000_000
+NOON_US = 497_500 * HOUR_US
+"""A whole hour, in October 2026."""
+QUIET = Faults(
+    rate_scale=0.0,
+    bad_gpus=0,
+    stragglers_per_day_1000_gpus=0.0,
+    silent_per_day_1000_nodes=0.0,
+    link_flaps_per_day_1000_nics=0.0,
+)
+NO_STORY = Story((), (), (), (), ())
+
+
+def quiet(name: str = "small", full_load: bool = False, **changes: Any) -> Scenario:
+    """A scenario in which nothing goes wrong by itself and no job ends soon."""
+    scenario = load(name, nodes=changes.pop("nodes", None))
+    jobs = replace(scenario.jobs, training_hours=10_000.0, full_load=full_load)
+    return replace(scenario, faults=QUIET, story=NO_STORY, jobs=changes.pop("jobs", jobs), **changes)
+
+
+def jobs(**values: Any) -> Jobs:
+    return Jobs(training_hours=10_000.0, **values)
 
 
 def simulate(scenario: Scenario, folder: Path, sink: Any = None, **options: Any) -> Simulation:
@@ -38,3 +59,9 @@ def decode(message: Message) -> dict[str, Any]:
     record: Any = fastavro.schemaless_reader(datum, schema.parsed, schema.parsed)
     assert datum.read() == b""
     return dict(record)
+
+
+def micros(event: dict[str, Any]) -> int:
+    """An event's ts in microseconds since 1970."""
+    stamp: float = event["ts"].timestamp()
+    return round(stamp * 1e6)
