@@ -74,7 +74,7 @@ def _remove(store: Store, kind: EventKind, runs: Sequence[tuple[str, int]], done
                 store.command(
                     f"ALTER TABLE gpufleet.{kind.table} DELETE WHERE _part = {quoted(part)} AND _part_offset IN"
                     f" ({', '.join(map(str, offsets))})",
-                    settings={"mutations_sync": 2},
+                    settings={"mutations_sync": 2, "max_execution_time": 600},
                 )
             before = sum(len(offsets) for _, offsets, _ in found)
             found = _extra(store, kind, of_these)

@@ -36,6 +36,8 @@ class ProjectorSettings:
     """Between two steps."""
     raw_days: int = 9
     """Age at which the store lets raw events go: windows older than that are never recomputed."""
+    ledger_overlap_s: float = 120.0
+    """How far the clocks of consumers may be apart: that much of the ledger is read again each time."""
     late_inserts_s: float = 10.0
     """How long after a lease change an insert that resolved the old tenant may still land."""
     pace: Pace = field(default_factory=Pace)
@@ -106,6 +108,8 @@ class Projector:
         for request in requests:
             for minute in request.minutes(oldest_raw):
                 work.touch(minute, narrowed(request.nodes) if request.nodes else None, now)
+                if not request.nodes:
+                    work.touch_usage(minute, now)
         self._apply_leases(store, work, now, oldest_raw, step)
         recomputer = Recomputer(store, self._settings.limits, lambda: self._lock.check(store))
         try:
@@ -152,6 +156,9 @@ class Projector:
         """Let the lock and the connection go."""
         if self._store is not None:
             try:
+                if self._lock.held and self._work is not None:
+                    self._lock.check(self._store)
+                    ledger.save(self._store, self._work.position(), self._settings.owner)
                 self._lock.release(self._store)
             except Exception as error:  # noqa: BLE001 - the lock runs out by itself
                 log.debug("projector: lock not released: %s", error)
@@ -179,7 +186,7 @@ class Projector:
             if position is None:
                 position = ledger.oldest(store)
             self._work = WorkList(self._settings.pace, self._monotonic, newest=position)
-            self._reader = ledger.LedgerReader(position)
+            self._reader = ledger.LedgerReader(position, self._settings.ledger_overlap_s)
             for hour in hours:
                 self._work.touch_hour(hour, None, position)
         return self._work, self._reader
@@ -210,7 +217,7 @@ class Projector:
     def _answer(self, store: Store, work: WorkList, requests: list[Request]) -> None:
         for request in requests:
             minutes = request.minutes(0.0)
-            if not any(m in work.minutes or m in work.slots for m in minutes):
+            if not any(m in work.minutes or m in work.slots or m in work.usage for m in minutes):
                 answered(store, request)
 
     def _save(self, store: Store, work: WorkList) -> float:

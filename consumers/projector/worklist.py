@@ -101,7 +101,7 @@ class WorkList:
             self.leases.append(entry.at)
         for minute in entry.minutes:
             if entry.topic == "tenant-usage":
-                self._usage(minute, entry.at)
+                self.touch_usage(minute, entry.at)
             elif entry.topic == "node-telemetry" and minute >= oldest_raw:
                 late = entry.late and minute + MINUTE_S <= entry.append_ts_max - LATE_AFTER_S
                 start = max(minute, int(entry.event_ts_min) // SLOT_S * SLOT_S)
@@ -124,7 +124,8 @@ class WorkList:
         _add(self.hours, hour, Open(at, now, now, nodes, hour))
         return fresh
 
-    def _usage(self, minute: int, at: float) -> None:
+    def touch_usage(self, minute: int, at: float) -> None:
+        """Usage windows that hold a minute are to be recomputed."""
         now = self.monotonic()
         _add(self.usage, minute, Open(at, now, now, None, minute))
 

@@ -35,6 +35,7 @@ class Bench:
             "raw_days": RAW_DAYS,
             "pace": Pace(quiet_s=0.0, patience_s=0.0),
             "late_inserts_s": 0.0,
+            "ledger_overlap_s": 1.0,
             "lock_settle_s": 0.3,
             **settings,
         }
@@ -67,10 +68,10 @@ class Bench:
 
 @pytest.fixture
 def bench(migrated_store: StoreProcess) -> Iterator[Bench]:
-    yield from _bench(migrated_store)
+    yield from bench_on(migrated_store)
 
 
-def _bench(store: StoreProcess) -> Iterator[Bench]:
+def bench_on(store: StoreProcess) -> Iterator[Bench]:
     where = ClickHouse(store.host, store.port, store.username, store.password)
     client = connect(where)
     yield Bench(client, where, Events(client, site=f"site{next(_NUMBERS)}"))
@@ -87,7 +88,7 @@ def projector(bench: Bench) -> Iterator[Projector]:
 @pytest.fixture
 def bench_of() -> Callable[[StoreProcess], Bench]:
     """For tests with a store of their own."""
-    return lambda store: next(_bench(store))
+    return lambda store: next(bench_on(store))
 
 
 SMALL = Limits(node_minutes=4, max_minutes=2)

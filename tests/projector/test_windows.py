@@ -28,6 +28,7 @@ def assert_measures(row: dict[str, Any], bucket: model.Bucket) -> None:
 
 def assert_all_windows(bench: Bench, events: list[dict[str, Any]], tenant_of: model.TenantOf = model.nobody) -> None:
     """rack_10s, fleet_10s, rack_1m, gpu_1m and gpu_1h hold what the model says, and nothing else."""
+    stored: dict[tuple[Any, ...], dict[str, Any]]
     slots = model.slots(events, tenant_of)
     stored = {(r["start"], r["rack"], r["gpu_model"], r["tenant"]): r for r in bench.windows("rack_10s")}
     assert stored.keys() == slots.keys()
