@@ -95,7 +95,9 @@ def stored(bootstrap: str, topic: str) -> list[dict[str, Any]]:
             message = consumer.poll(1.0)
             if message is None or message.error():
                 continue
-            who = identity.of_message(message.headers())
+            headers = message.headers()
+            assert isinstance(headers, list)
+            who = identity.of_message(headers)
             event = decode(Message(topic, message.key() or b"", message.value() or b"", b"", 0))
             assert (who.producer_id, who.run_id, who.seq) == (event["producer_id"], event["run_id"], event["seq"])
             assert message.key() == NODE.encode()
