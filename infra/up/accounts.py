@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from producers import journal
+from producers import journal as reading
 from producers.journal import Given, Journal
 from schemas.catalogue import KINDS
 
@@ -52,7 +52,7 @@ def given(folder: Path, run_id: int | None = None) -> list[Given]:
     """What the runs in a journal folder gave out; of one run when ``run_id`` is given."""
     if not folder.is_dir():
         return []
-    return [entry for entry in journal.read(folder) if run_id is None or entry.run_id == run_id]
+    return [entry for entry in reading.read(folder) if run_id is None or entry.run_id == run_id]
 
 
 def by_topic(entries: Iterable[Given]) -> dict[str, int]:
@@ -63,11 +63,18 @@ def by_topic(entries: Iterable[Given]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def acknowledged(journal: Journal) -> dict[str, int]:
-    """Events of an open journal that the broker took, by topic."""
+def acknowledged(journal: Journal, beside: Path) -> dict[str, int]:
+    """Events that the broker took, by topic: of an open journal, and of the runs that began after it.
+
+    The journals of those (agents, replays, leases) lie in folders within ``beside``.
+    """
     table = np.frombuffer(journal.table, "<i8").reshape(len(journal.producers), len(journal.topics), 2)
-    totals = table[:, :, 1].sum(axis=0).tolist()
-    return dict(zip(journal.topics, totals, strict=True))
+    totals = Counter(dict(zip(journal.topics, table[:, :, 1].sum(axis=0).tolist(), strict=True)))
+    for folder in {path.parent for path in beside.glob("*/**/*.seq")}:
+        for entry in reading.read(folder):
+            if entry.run_id > journal.run_id:
+                totals[entry.topic] += entry.acknowledged
+    return dict(totals)
 
 
 def close(client: Client, folder: Path, run_id: int) -> Accounts:

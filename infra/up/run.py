@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from consumers.audit import Expected, audit
+from consumers.audit import audit
 from consumers.projector.projector import Projector
 from infra.cli.project import projector_settings
 from infra.config import Settings
 from infra.errors import GpufleetError
 from infra.kafka.client import librdkafka
-from infra.up import accounts, snapshot
+from infra.up import accounts, mend, snapshot, verdict
 from infra.up.accounts import Accounts
 from infra.up.stack import Broker, Stack
 from infra.up.view import View, print_questions
@@ -31,6 +31,7 @@ BACKFILL_EVENTS = 2_000_000
 """A back-fill of a large fleet is shortened to about this many fast-lane events."""
 DRAIN_STALL_S = 90.0
 CATCH_UP_S = 300.0
+SHOWN_FINDINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,15 @@ class Outcome:
     freshness_p99_s: float | None
     wall_s: float
     audit: dict[str, Any]
-    """The audit's findings; empty when there are none."""
+    """The audit's report; empty when it found nothing at all."""
+    wrong: list[str] = field(default_factory=list)
+    """Its findings that count against this run."""
+    earlier: list[str] = field(default_factory=list)
+    """Losses of runs before this one, which died with their broker's memory or undelivered: told, not counted."""
 
     @property
     def exact(self) -> bool:
-        return not (self.accounts.lost or self.accounts.duplicated or self.audit)
+        return not (self.accounts.lost or self.accounts.duplicated or self.wrong)
 
     def summary(self) -> str:
         """The end of a run in a few lines, for a person."""
@@ -74,7 +79,10 @@ class Outcome:
         ]
         if self.freshness_p99_s is not None:
             lines.append(f"fresh    {self.freshness_p50_s:>10.2f} s median, {self.freshness_p99_s:.2f} s p99")
-        lines += [f"audit: {finding}" for finding in self.audit.get("findings", [])]
+        for title, findings in (("audit", self.wrong), ("of an earlier run", self.earlier)):
+            lines += [f"{title}: {finding}" for finding in findings[:SHOWN_FINDINGS]]
+            if len(findings) > SHOWN_FINDINGS:
+                lines.append(f"{title}: ... and {len(findings) - SHOWN_FINDINGS} more; `gpufleet audit` lists them")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,9 +109,13 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
     named = settings.with_flags({"site.name": scenario.site})
     with Stack(options.data, named, options.broker, _overrides(ticks), tenants, view.say) as stack:
         first = not any(stack.journals.glob("*.json"))
-        journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
-        stack.start_readers()
         client = stack.client()
+        if verdict.died_in_memory(stack.data):
+            view.say("the run before was killed: its last windows are computed again")
+            mend.name_again(client)
+        journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
+        verdict.begun(stack.data, journal.run_id, options.broker)
+        stack.start_readers()
         with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
             simulation = Simulation(
                 scenario,
@@ -131,9 +143,12 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
         journal.close()
         settled = accounts.close(client, stack.journals, journal.run_id)
         median, high = snapshot.freshness_since(client, live_since)
-        audit = _audit(stack, client, view)
+        outcome = Outcome(settled, median, high, 0.0, {})
+        _audit(stack, client, journal.run_id, view, outcome)
+        verdict.ended(stack.data, journal.run_id)
         client.close()
-    return Outcome(settled, median, high, time.monotonic() - started, audit)
+    outcome.wall_s = time.monotonic() - started
+    return outcome
 
 
 def _overrides(ticks: int) -> dict[str, Any]:
@@ -221,17 +236,26 @@ def _drain(stack: Stack, client: Client, journal: Journal, view: View) -> None:
     stack.stop_child("consumer")
 
 
-def _audit(stack: Stack, client: Client, view: View) -> dict[str, Any]:
+def _audit(stack: Stack, client: Client, run_id: int, view: View, outcome: Outcome) -> None:
     """Bring the windows up to date, then the audit of everything this folder's producers ever gave out."""
     stack.stop_child("projector")
-    projector = Projector(stack.client, projector_settings(stack.settings, owner=f"up@{stack.data}"))
+    # The consumer has stopped: no insert that still resolved an old tenant can land any more.
+    settings = replace(projector_settings(stack.settings, owner=f"up@{stack.data}"), late_inserts_s=0.0)
+    projector = Projector(stack.client, settings)
     try:
         if not projector.catch_up(timeout_s=CATCH_UP_S):
             view.say("the windows are not all up to date yet; the next start goes on with them")
     finally:
         projector.close()
-    expected = [
-        Expected(entry.producer_id, entry.run_id, entry.topic, entry.given) for entry in accounts.given(stack.journals)
-    ]
-    report = audit(client, expected=expected, compare_windows="sample")
-    return {} if report.ok else report.to_dict()
+    entries = list(verdict.everything(stack.journals))
+    report = audit(client, expected=verdict.expected(entries), compare_windows="sample")
+    wrong, earlier = verdict.split(report.findings, run_id, entries, verdict.memory_ends(stack.data))
+    outcome.wrong, outcome.earlier = [str(finding) for finding in wrong], [str(finding) for finding in earlier]
+    outcome.accounts.duplicated = max(outcome.accounts.duplicated, report.duplicated)
+    if wrong or earlier:
+        outcome.audit = {
+            **report.to_dict(),
+            "ok": not wrong,
+            "findings": [finding.to_dict() for finding in wrong],
+            "earlier_losses": [finding.to_dict() for finding in earlier],
+        }

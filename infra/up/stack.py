@@ -91,10 +91,10 @@ class Stack:
         return connect_store(self.settings, database=self.settings.store.database)
 
     def backlog(self, client: Client, journal: Journal) -> Backlog:
-        """What is sent and not stored yet; of this run's ``journal`` where the broker cannot be asked."""
+        """What is sent and not stored yet; by the journals, from ``journal`` on, where the broker cannot tell."""
         if self._kind == "kafka":
             return Backlog(self.settings.kafka, client, log_ends(self.settings.kafka))
-        return Backlog(self.settings.kafka, client, lambda: acknowledged(journal))
+        return Backlog(self.settings.kafka, client, lambda: acknowledged(journal, self.journals))
 
     def pids(self) -> dict[str, int]:
         """Process ids by role, for CPU and memory meters."""

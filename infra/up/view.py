@@ -57,7 +57,7 @@ class View:
 
     def say(self, text: str) -> None:
         """One line of what is being done."""
-        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/dim]  {text}")
+        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/dim]  {text}", soft_wrap=True)
 
     def backfill(self, done: int, total: int) -> None:
         """Progress of the back-fill, in microseconds of event time."""
