@@ -35,6 +35,7 @@ TOPICS = [topic for topic, kind in KINDS.items() if kind.dense]
 """Topics that a simulation writes to."""
 MINUTE_US = 60_000_000
 _REFUSED_PAUSE_S = 0.05
+_SAVE_EVERY_S = 5.0
 
 Sink = Outbox | Callable[[Message], Any]
 
@@ -83,7 +84,7 @@ class Simulation:
         self._remembered = self._memory.load(self._fleet) if self._memory else None
         self._encoders: dict[str, EventEncoder] = {}
         self._pending: list[Message] = []
-        self._saved_us = 0
+        self._saved_at = -_SAVE_EVERY_S
         self._patience_s = stop_patience_s
 
     @property
@@ -205,7 +206,7 @@ class Simulation:
         self.now_us = at + ticks * tick_us
         self._world.advance(self.now_us - 1)
         yield self._taken()
-        if self._memory and self.now_us - self._saved_us >= MINUTE_US:
+        if self._memory and time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
             self._save()
 
     def _emit(self, topic: str, producer: str, ts: int, fields: Mapping[str, Any]) -> None:
@@ -240,7 +241,7 @@ class Simulation:
                 self.truth.note("refused", at=self.now_us, request=request)
 
     def _save(self) -> None:
-        self._saved_us = self.now_us
+        self._saved_at = time.monotonic()
         if self._memory is None:
             return
         stored = self._tenancy.stored()
