@@ -14,6 +14,7 @@ T = minutes_ago(5)
 GPUS: dict[str, Any] = {"gpu_index": [0, 1], "ticks": 2, "gpu_uuid": [UUID, UUID], "driver_epoch": [7]}
 
 SOUND: list[tuple[str, dict[str, Any]]] = [
+    ("node-telemetry", {**GPUS, "power_w": [1.0, math.nan, math.inf, -math.inf]}),
     ("node-telemetry", {}),
     (
         "node-telemetry",
@@ -59,8 +60,7 @@ FLAWED: list[tuple[str, dict[str, Any], Flaw]] = [
     ("tenant-usage", {"window_s": 0}, Flaw.INTERVAL),
     ("node-telemetry", {"ts": T + 58_000_000, "ticks": 3}, Flaw.CROSSES_MINUTE),
     ("node-counters", {"ts": T + 10_000_000, "ticks": 6}, Flaw.CROSSES_MINUTE),
-    ("node-telemetry", {**GPUS, "power_w": [1.0, 2.0, 3.0, math.inf]}, Flaw.NOT_FINITE),
-    ("node-telemetry", {"host_load1": [-math.inf]}, Flaw.NOT_FINITE),
+    ("node-telemetry", {"clock_offset_s": -math.inf}, Flaw.NOT_FINITE),
     ("leases", {"valid_from": T, "price_per_gpu_hour": math.nan}, Flaw.NOT_FINITE),
     ("tenant-limits", {"valid_from": T, "limit_value": math.nan}, Flaw.NOT_FINITE),
     ("facility-telemetry", {"power_w": math.inf}, Flaw.NOT_FINITE),
@@ -112,7 +112,14 @@ def test_each_flaw_sets_its_bit_and_no_other(
 
 
 def test_flaws_add_up(db: Database) -> None:
-    event = {**GPUS, "ts": T + 59_500_000, "power_w": [math.inf], "host_load1": [1.0] * 5, "run_id": -1}
+    event = {
+        **GPUS,
+        "ts": T + 59_500_000,
+        "clock_offset_s": math.inf,
+        "power_w": [1.0],
+        "host_load1": [1.0] * 5,
+        "run_id": -1,
+    }
     expected = Flaw.RAGGED_GPU | Flaw.RAGGED_TICK | Flaw.CROSSES_MINUTE | Flaw.NOT_FINITE | Flaw.IDENTITY
     assert Flaw(_stored(db, "node-telemetry", "flaws-add-up", event)) == expected
 

@@ -19,7 +19,7 @@ FROM (SELECT arrayJoin([
         (32, 'tick_count', 'ticks is not in 1..60.'),
         (64, 'interval', 'interval_ms is not in 1..60000 (facility: not positive).'),
         (128, 'crosses_minute', 'The last tick lies in another UTC minute than the first.'),
-        (256, 'not_finite', 'A value is infinite, or not finite where a number is needed.'),
+        (256, 'not_finite', 'A single value is infinite, or not finite where a number is needed.'),
         (512, 'gpu_index', 'gpu_index holds a value twice or one outside 0..1023.'),
         (1024, 'validity', 'A period is not on whole minutes where it must be, or ends before it starts.'),
         (2048, 'negative_count', 'A count, length or number of an order is negative (or zero where it starts at 1).'),
