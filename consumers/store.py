@@ -52,6 +52,7 @@ RECENT_US = 3_600_000_000
 _DECODE = {6, 26, 27, 32, 33, 38, 41, 53, 69, 72, 117, 128, 130, 131, 349, 407}
 _STD_EXCEPTION = 1001
 _TABLE_BEHIND = {8, 10, 16, 47, 60, 81, 218}
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
 _CREDENTIALS = {192, 193, 194, 492, 497, 516}
 _MEMORY = {173, 241}
 
@@ -96,7 +97,7 @@ class EventStore:
             self._open().raw_insert(
                 f"{self._database}.{schema.kind.table}",
                 column_names=[field["name"] for field in schema.fields],
-                insert_block=io.BytesIO(body),
+                insert_block=_Body(body),
                 settings=dict(INSERT_SETTINGS),
                 fmt="Avro",
                 transport_settings={"Content-Length": str(len(body))},
@@ -144,12 +145,15 @@ class EventStore:
 
     def boot(self) -> Boot:
         """Which start of the server answers now."""
+        # A server gives its system tables new ids at every start; the embedded store names its starts in a macro.
         text = (
             "SELECT hostName(), toUnixTimestamp64Micro(now64(6)), uptime(),"
+            " (SELECT any(uuid) FROM system.tables WHERE database = 'system' AND name = 'one'),"
             " (SELECT any(substitution) FROM system.macros WHERE macro = 'gpufleet_boot')"
         )
-        host, now, uptime, identifier = self._rows(text, "the store")[0]
-        return Boot(host, identifier or "", now - (uptime + 1) * 1_000_000, now - uptime * 1_000_000)
+        host, now, uptime, uuid, macro = self._rows(text, "the store")[0]
+        identifier = "" if uuid is None or str(uuid) == _NO_UUID else str(uuid)
+        return Boot(host, identifier + (macro or ""), now - (uptime + 1) * 1_000_000, now - uptime * 1_000_000)
 
     def ledger_count(self, consumer: str, times: Sequence[int]) -> int:
         """How many ledger rows of this consumer bear one of these times."""
@@ -181,6 +185,13 @@ class EventStore:
         if self._client is None:
             self._client = self._connect()
         return self._client
+
+
+class _Body(io.BytesIO):
+    """An insert's body, sent in large pieces: the HTTP client asks for 16 KiB at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(max(size, 1 << 20) if size is not None and size > 0 else size)
 
 
 @contextmanager
