@@ -7,20 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from consumers import errors, store
+from consumers import errors
 from consumers.backoff import Backoff
 from consumers.batch import Batch, Limits, pack
 from consumers.boot import BootWatch
 from consumers.commit import CommitHorizon
 from consumers.datum import begins_with_header, place, read_varint
 from consumers.delivery import Delivery
-from consumers.flush import FlushPolicy
 from consumers.intake import PartitionIntake
 from consumers.ledger import Lateness, Ledger, entries
 from consumers.metrics import Metrics
-from consumers.quarantine import Ward, bisect, decodes
+from consumers.quarantine import bisect, decodes
 from consumers.schema_book import SchemaBook
 from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
@@ -342,82 +340,3 @@ def test_a_ledger_row_whose_answer_was_lost_is_not_written_twice() -> None:
             ledger.write(rows)
         ledger.write([])
         assert [json.loads(line)["first_offset"] for line in fake.appended] == [0]
-
-
-# --- flush, quarantine, errors -----------------------------------------------------------------------------------
-
-
-def test_flush_is_early_within_the_budget_late_without_and_at_once_when_full() -> None:
-    clock = FakeClock()
-    options = ConsumeSettings(kafka={}, inserts_per_second=1.0, flush_age_s=5.0, flush_min_age_s=0.2, flush_messages=4)
-    policy = FlushPolicy(options, clock.now)
-    node = Node("n", "s")
-
-    def waiting(count: int) -> PartitionIntake:
-        one = intake(clock=clock, flush_messages=4)
-        one.take([FakeMessage(node.event(TOPIC, ts=TS), i) for i in range(count)])
-        return one
-
-    one = waiting(1)
-    assert policy.choose([one], set(), clock.now) is None, "younger than the minimum age"
-    clock.now += 0.3
-    assert policy.choose([one], set(), clock.now) is not None
-    policy.choose([late := waiting(1)], set(), clock.now + 0.3)  # the burst is used up
-    rest = waiting(1)
-    assert not late.waiting
-    assert policy.choose([rest], set(), clock.now + 0.31) is None, "over the budget"
-    assert policy.choose([rest], {rest_key(rest)}, clock.now + 6) is None, "a batch of it is in flight"
-    assert policy.choose([rest], set(), clock.now + 5.0) is not None, "old enough, budget or not"
-    assert policy.choose([waiting(4)], set(), clock.now + 5.0) is not None, "full"
-
-
-def rest_key(one: PartitionIntake) -> tuple[str, int]:
-    return one.kind.topic, one.partition
-
-
-def test_a_producer_is_let_out_of_quarantine_after_a_window() -> None:
-    clock = FakeClock()
-    ward = Ward(0.2, 2, 60.0, clock)
-    one = intake()
-    one.take([FakeMessage(replace(Node("n", "s").event(TOPIC, ts=TS), headers=[]), 0)])
-    ward.admit(one.waiting[0].bad)
-    assert ward.sick == {"n"}, "without a header the Kafka key tells who it was"
-    ward.check(producers_known=1)
-    clock.now += 61
-    ward.discharge()
-    assert ward.sick == set()
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (DatabaseError("Code: 117. DB::Exception: bad", code=117), errors.RefusedError),
-        (DatabaseError("Code: 1001. DB::Exception: avro::Exception: EOF", code=1001), errors.RefusedError),
-        (DatabaseError("Code: 1001. DB::Exception: std::bad_alloc", code=1001), errors.StoreUnavailableError),
-        (DatabaseError("Code: 16. DB::Exception: no column", code=16), errors.TableBehindError),
-        (DatabaseError("Code: 516. DB::Exception: password", code=516), errors.StoreCredentialsError),
-        (DatabaseError("Code: 241. DB::Exception: memory", code=241), errors.StoreMemoryError),
-        (DatabaseError("Code: 252. DB::Exception: too many parts", code=252), errors.StoreUnavailableError),
-        (DatabaseError("Code: 159. DB::Exception: timeout", code=159), errors.StoreUnavailableError),
-        (OperationalError("connection refused"), errors.StoreUnavailableError),
-        (ConnectionResetError("reset"), errors.StoreUnavailableError),
-    ],
-)
-def test_the_stores_errors_are_told_apart_by_what_can_be_done(error: Exception, kind: type[Exception]) -> None:
-    assert type(store.explain(error, TOPIC)) is kind
-
-
-def test_bugs_are_not_taken_for_a_store_that_is_away() -> None:
-    assert store.explain(TypeError("a bug"), TOPIC) is None
-
-
-def test_lookups_are_cut_to_what_the_server_parses() -> None:
-    wanted = [store.Wanted("s", f"node-{i}", TS + i, f"node-{i}", 1, i) for i in range(9_000)]
-    parts = list(store._parts(wanted))
-    assert [one for part in parts for one in part] == wanted
-    assert all(len(store._strings(w.key for w in p)) + len(store._times(w.ts for w in p)) < 250_000 for p in parts)
-    assert len(parts) > 1
-
-
-def test_text_is_quoted_for_the_store() -> None:
-    assert store._string("it's a \\ trap") == "'it\\'s a \\\\ trap'"
