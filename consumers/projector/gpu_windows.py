@@ -10,11 +10,12 @@ from consumers.projector.windows import Range, instant, instant64, one_of, scope
 # --- grain: site, node, GPU, minute, tenant -------------------------------------------------------------------------
 
 
-def gpu_1m_sql(window: Range, base_from: int, nodes: Sequence[str] | None = None) -> str:
+def gpu_1m_sql(window: Range, base_from: int, nodes: Sequence[str] | None = None, *, final: bool = True) -> str:
     """gpu_1m from node_telemetry; the energy counter's base from gpu_1m rows in [base_from, window.start).
 
     Energy of a minute, per driver epoch: last counter of the minute minus the last one before it in the same epoch,
-    else minus the first of the minute. A counter grows within an epoch, so first and last are min and max.
+    else minus the first of the minute. A counter grows within an epoch, so first and last are min and max. Without
+    ``final`` the window must hold no doubles.
     """
     only = one_of("node_id", nodes)
     sliced = ",\n            ".join(f"arraySlice(e.{a}, (g - 1) * ticks + 1, ticks) AS {a}" for a in ARRAYS)
@@ -37,7 +38,7 @@ FROM
         anyLastIf(ts, notEmpty(epochs)) OVER earlier AS before_ts
     FROM
     (
-        {_per_gpu(window, only, sliced)}
+        {_per_gpu(window, only, sliced, " FINAL" if final else "")}
         UNION ALL
         {_before(window, base_from, only)}
     )
@@ -47,7 +48,7 @@ FROM
 WHERE ts >= {instant(window.start)}"""
 
 
-def _per_gpu(window: Range, only: str, sliced: str) -> str:
+def _per_gpu(window: Range, only: str, sliced: str, final: str) -> str:
     return f"""SELECT
             site, minute AS ts, node_id, gpu_index, tenant, rack, gpu_model, argMax(uuid, t) AS gpu_uuid,
             {aggregates("            ")},
@@ -75,7 +76,7 @@ def _per_gpu(window: Range, only: str, sliced: str) -> str:
             (
                 SELECT site, rack, gpu_model, tenant, node_id, ts, interval_ms, ticks, gpu_index, gpu_uuid,
                     driver_epoch, energy_j, {", ".join(ARRAYS)}
-                FROM gpufleet.node_telemetry FINAL
+                FROM gpufleet.node_telemetry{final}
                 PREWHERE ts >= {instant64(window.start)} AND ts < {instant64(window.end)} AND flaws = 0{only}
             ) AS e
             ARRAY JOIN arrayEnumerate(e.gpu_index) AS g

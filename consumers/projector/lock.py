@@ -41,12 +41,17 @@ class StoreLock:
         self._renewal = 0
         self._renewed_at = 0.0
         self._settled_at = 0.0
-        self._held = False
+        self._held = self._waiting = False
 
     @property
     def held(self) -> bool:
         """Whether this process held the lock when it last looked."""
         return self._held
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an older claim than this process's was seen when it last looked."""
+        return self._waiting
 
     def acquire(self, store: Store) -> bool:
         """Claim, or look whether the claim has become the oldest. True when the lock is held. Never waits."""
@@ -61,6 +66,7 @@ class StoreLock:
         if now - self._renewed_at > self._ttl / 4:
             self._write(store, self._ttl)
         self._held = self._oldest(store) == (self.owner, self._since)
+        self._waiting = not self._held
         return self._held
 
     def check(self, store: Store) -> None:
@@ -114,7 +120,7 @@ class StoreLock:
         return (str(found[0][0]), int(found[0][1])) if found else None
 
     def _forget(self) -> None:
-        self._since, self._renewal, self._held = 0, 0, False
+        self._since, self._renewal, self._held, self._waiting = 0, 0, False, False
 
 
 def _quoted(text: str) -> str:

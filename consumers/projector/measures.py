@@ -64,12 +64,21 @@ _RATES: dict[str, str] = {"nvlink_tx_bytes": "nvlink_tx_bytes_per_s", "nvlink_rx
 _REASONS = "clock_event_reasons"
 
 
+def _read(array: str, ok: str) -> str:
+    """The readings of an array. Written alike everywhere, the store evaluates it once per event."""
+    return f"arrayFilter(x -> {ok}, {array})"
+
+
 def _weighed(name: str, array: str, ok: str) -> Measure:
-    return Measure(name, f"sum(w * arraySum(arrayFilter(x -> {ok}, {array})))", Rollup.SUM)
+    return Measure(name, f"sum(w * arraySum({_read(array, ok)}))", Rollup.SUM)
 
 
-def _seconds(name: str, array: str, condition: str) -> Measure:
-    return Measure(name, f"sum(w * arrayCount(x -> {condition}, {array}))", Rollup.SUM)
+def _seconds(name: str, array: str, ok: str) -> Measure:
+    return Measure(name, f"sum(w * length({_read(array, ok)}))", Rollup.SUM)
+
+
+def _seconds_that(name: str, readings: str, condition: str) -> Measure:
+    return Measure(name, f"sum(w * arrayCount(x -> {condition}, {readings}))", Rollup.SUM)
 
 
 def _measures() -> tuple[Measure, ...]:
@@ -79,14 +88,13 @@ def _measures() -> tuple[Measure, ...]:
     ]
     for metric, ok in _AVERAGED.items():
         found += [_weighed(f"{metric}_sum", metric, ok), _seconds(f"{metric}_s", metric, ok)]
-    found.append(_seconds("active_s", "gr_engine_active", f"isFinite(x) AND x >= {ACTIVE_ABOVE}"))
+    found.append(_seconds_that("active_s", _read("gr_engine_active", _FLOAT), f"x >= {ACTIVE_ABOVE}"))
     for metric, rollup, ok in _EXTREMES:
-        array = f"arrayFilter(x -> {ok}, {metric})"
-        found.append(Measure(f"{metric}_{rollup.value}", f"{rollup.value}OrNullArray({array})", rollup))
+        found.append(Measure(f"{metric}_{rollup.value}", f"{rollup.value}OrNullArray({_read(metric, ok)})", rollup))
     found += [_weighed(name, array, _FLOAT) for name, array in _RATES.items()]
     for reason, bits in THROTTLE_BITS.items():
-        # -1 (no reading) has every bit set.
-        found.append(_seconds(f"throttle_{reason}_s", _REASONS, f"x > 0 AND bitAnd(x, {bits}) != 0"))
+        # -1 (no reading) has every bit set; most ticks have none, so what is left after "> 0" is short.
+        found.append(_seconds_that(f"throttle_{reason}_s", _read(_REASONS, "x > 0"), f"bitAnd(x, {bits}) != 0"))
     found.append(_seconds("throttle_known_s", _REASONS, "x >= 0"))
     return tuple(found)
 

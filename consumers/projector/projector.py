@@ -33,7 +33,11 @@ class ProjectorSettings:
     owner: str
     """Name of this process; a restart under the same name takes its lock over at once."""
     every_s: float = 2.0
-    """Between two steps."""
+    """Between two steps,"""
+    rest: float = 4.0
+    """or this many times as long as the step took,"""
+    most_s: float = 15.0
+    """but at most this."""
     raw_days: int = 9
     """Age at which the store lets raw events go: windows older than that are never recomputed."""
     ledger_overlap_s: float = 120.0
@@ -124,13 +128,21 @@ class Projector:
         self._on_step(step)
         return step
 
-    def catch_up(self, timeout_s: float = 600.0, stop: threading.Event | None = None) -> bool:
-        """Step until nothing that is closed is open any more; False when time ran out first."""
+    def catch_up(
+        self, timeout_s: float = 600.0, stop: threading.Event | None = None, *, leave_to_others: bool = False
+    ) -> bool:
+        """Step until nothing that is closed is open any more; False when time ran out first.
+
+        With ``leave_to_others``, a projector that works already may do it: then only its answers to requests are
+        waited for.
+        """
         deadline = self._monotonic() + timeout_s
         stop = stop or threading.Event()
         while self._monotonic() < deadline and not stop.is_set():
             step = self.step()
             if step.owner and not step.entries and not step.windows and not self._waiting():
+                return True
+            if leave_to_others and not step.owner and self._lock.waiting and not unanswered(self._opened()):
                 return True
             stop.wait(0.1 if step.windows else 0.3)
         return False
@@ -140,9 +152,10 @@ class Projector:
         failures = 0
         while not stop.is_set():
             try:
-                self.step()
+                step = self.step()
                 failures = 0
-                pause = self._settings.every_s
+                # A step that takes long makes room for ingestion: what comes meanwhile is done at once.
+                pause = max(self._settings.every_s, min(self._settings.most_s, self._settings.rest * step.seconds))
             except Exception as error:  # noqa: BLE001 - a store that is away may answer with anything
                 failures += 1
                 pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311

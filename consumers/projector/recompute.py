@@ -22,6 +22,7 @@ from consumers.projector.windows import (
     Range,
     Table,
     covering,
+    doubled_sql,
     fleet_10s_sql,
     insert_sql,
     instant64,
@@ -100,7 +101,8 @@ class Recomputer:
     def slots(self, window: Range, nodes: Nodes = None, racks: Sequence[str] | None = None) -> None:
         """rack_10s and fleet_10s of whole 10-second windows. ``nodes`` are all the nodes of ``racks``."""
         for part in self.batches(window, nodes):
-            self._write(RACK_10S, part, rack_10s_sql(part, _list(nodes)), one_of("rack", racks))
+            final = self._doubled(part, nodes)
+            self._write(RACK_10S, part, rack_10s_sql(part, _list(nodes), final=final), one_of("rack", racks))
             self._write(FLEET_10S, part, fleet_10s_sql(part))
 
     def rack_minutes(self, window: Range, nodes: Nodes = None, racks: Sequence[str] | None = None) -> None:
@@ -148,8 +150,9 @@ class Recomputer:
 
     def _gpu_minutes(self, window: Range, nodes: Nodes) -> None:
         only = _list(nodes)
-        narrowing = one_of("node_id", only)
-        self._write(GPU_1M, window, gpu_windows.gpu_1m_sql(window, window.start - MINUTE_S, only), narrowing)
+        final = self._doubled(window, nodes)
+        sql = gpu_windows.gpu_1m_sql(window, window.start - MINUTE_S, only, final=final)
+        self._write(GPU_1M, window, sql, one_of("node_id", only))
         # Counters without one in the minute before: their base may lie further back.
         alone = {str(row[0]) for row in rows(self._store, gpu_windows.without_base_sql(window, only))}
         deep = window.start - self._limits.energy_lookback_s
@@ -157,8 +160,12 @@ class Recomputer:
         if alone and self._any(GPU_1M, before, one_of("node_id", _list(narrowed(alone)))):
             again = narrowed(alone) if len(alone) <= MAX_NODES else nodes
             only = _list(again)
-            sql = gpu_windows.gpu_1m_sql(window, deep, only)
+            sql = gpu_windows.gpu_1m_sql(window, deep, only, final=final)
             self._write(GPU_1M, window, sql, one_of("node_id", only))
+
+    def _doubled(self, window: Range, nodes: Nodes) -> bool:
+        """Whether doubles must be merged while reading. One that comes later brings its own ledger row."""
+        return bool(scalar(self._store, doubled_sql(window, _list(nodes))))
 
     def _any(self, table: Table, window: Range, narrowing: str = "") -> bool:
         return bool(rows(self._store, f"SELECT 1 FROM gpufleet.{table.name} WHERE {scope(window, narrowing)} LIMIT 1"))

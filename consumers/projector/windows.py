@@ -133,17 +133,27 @@ def _sliced() -> str:
     return ",\n        ".join(cut.format(name, inside) for name in ARRAYS)
 
 
-def rack_10s_sql(window: Range, nodes: Sequence[str] | None = None) -> str:
+def doubled_sql(window: Range, nodes: Sequence[str] | None = None) -> str:
+    """Whether an event of the window is stored twice and not merged yet (or two share a hash, which does no harm)."""
+    return f"""SELECT count() != uniqExact(cityHash64(site, producer_id, run_id, seq))
+FROM gpufleet.node_telemetry
+PREWHERE ts >= {instant64(window.start // 60 * 60)} AND ts < {instant64(window.end)}{one_of("node_id", nodes)}"""
+
+
+def rack_10s_sql(window: Range, nodes: Sequence[str] | None = None, *, final: bool = True) -> str:
     """rack_10s from node_telemetry.
 
     A tick of up to 10 s counts where it starts. A longer one (back-fill) counts in every 10 seconds it covers, for
     as long as it covers them; the last one of the minute takes what reaches beyond. Seconds are conserved either way.
+
+    Without ``final`` the window must hold no doubles; it saves reading all columns of the rows that PREWHERE drops.
     """
-    source = f"""FROM gpufleet.node_telemetry FINAL
-        PREWHERE ts >= {instant64(window.start // 60 * 60)} AND ts < {instant64(window.end)} AND flaws = 0"""
+    source = f"""FROM gpufleet.node_telemetry{" FINAL" if final else ""}
+        PREWHERE ts >= {instant64(window.start // 60 * 60)} AND ts < {instant64(window.end)} AND flaws = 0
+            AND {{which}}"""
     wanted = f"notEmpty(gpu_index){one_of('node_id', nodes)}"
     t0, tick = "toUnixTimestamp64Micro(ts)", "toInt64(interval_ms) * 1000"
-    last_tick = f"intDiv({t0} + (ticks - 1) * {tick}, {_SLOT_US})"
+    one_slot = f"{tick} <= {_SLOT_US} AND intDiv({t0}, {_SLOT_US}) = intDiv({t0} + (ticks - 1) * {tick}, {_SLOT_US})"
     columns = f"{_EVENT}, ts, interval_ms, ticks, {', '.join(ARRAYS)}"
     return f"""SELECT
     site,
@@ -164,8 +174,8 @@ FROM
         ticks * length(gpu_index) AS started,
         ticks * length(gpu_index) AS covered,
         {", ".join(ARRAYS)}
-    {source}
-    WHERE {wanted} AND ts >= {instant64(window.start)} AND {tick} <= {_SLOT_US} AND slot = {last_tick}
+    {source.format(which=f"ts >= {instant64(window.start)} AND {one_slot}")}
+    WHERE {wanted}
     UNION ALL
     -- The rest: one row per slot, or per slot and tick when a tick is longer than a slot.
     SELECT
@@ -196,8 +206,8 @@ FROM
             if(coarse, run_hi, least(ticks, intDiv((slot + 1) * {_SLOT_US} - t0 + tick - 1, tick))) AS hi,
             greatest(slot * {_SLOT_US}, lo_at) AS piece_from,
             if(slot = last_slot, past, (slot + 1) * {_SLOT_US}) AS piece_to
-        {source}
-        WHERE {wanted} AND NOT ({tick} <= {_SLOT_US} AND intDiv({t0}, {_SLOT_US}) = {last_tick})
+        {source.format(which=f"NOT ({one_slot})")}
+        WHERE {wanted}
     ) AS cut_from
     WHERE slot >= {window.start // SLOT_S} AND slot < {window.end // SLOT_S} AND hi > lo
 )

@@ -40,10 +40,17 @@ def projector_settings(settings: Settings, owner: str = "") -> ProjectorSettings
 @click.option("--from", "start", metavar="TIME", help="Recompute from this time on (ISO 8601, UTC); implies --once.")
 @click.option("--to", "end", metavar="TIME", help="End of the range to recompute. [default: now]")
 @click.option("--node", "nodes", multiple=True, help="Recompute only these nodes' windows and their racks'.")
+@click.option("--owner", default="", help="Name under which a restart takes over at once; one process at a time.")
 @json_option
 @settings_options
 def command(
-    settings: Settings, once: bool, start: str | None, end: str | None, nodes: tuple[str, ...], as_json: bool
+    settings: Settings,
+    once: bool,
+    start: str | None,
+    end: str | None,
+    nodes: tuple[str, ...],
+    owner: str,
+    as_json: bool,
 ) -> None:
     """Recompute windows from the events, following the ledger.
 
@@ -83,13 +90,13 @@ def command(
         if as_json and not once:
             print_json(asdict(step))
 
-    projector = Projector(lambda: connect_store(settings), projector_settings(settings), on_step=count)
+    projector = Projector(lambda: connect_store(settings), projector_settings(settings, owner), on_step=count)
     if not once:
         connect_store(settings).close()  # a wrong address or password is said at once
         projector.run(stop)
         return
     try:
-        done = projector.catch_up(timeout_s=3600, stop=stop)
+        done = projector.catch_up(timeout_s=3600, stop=stop, leave_to_others=True)
     finally:
         projector.close()
     if as_json:
@@ -97,7 +104,7 @@ def command(
     elif done:
         click.echo("windows are up to date" + (f": {sum(totals.values())} recomputed" if totals else ""))
     if not done and not stop.is_set():
-        raise GpufleetError("the windows are not up to date after an hour; is another projector at work?")
+        raise GpufleetError("the windows are not up to date after an hour; `gpufleet doctor` says how the store is")
 
 
 def when(text: str) -> int:
