@@ -39,19 +39,23 @@ class Runs:
     kind: EventKind
     stored: dict[RunKey, Run] = field(default_factory=dict)
     expected: dict[RunKey, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    """Producer -> its newest run on any topic that somebody answers for: the ones before it send nothing any more."""
 
 
 def check(store: Store, whole: Scope, expected: Iterable[Expected], report: AuditReport) -> None:
     """Add lost, duplicated, stored, produced and their findings to the report."""
     answers: dict[str, dict[RunKey, int]] = {}
+    newest: dict[str, int] = {}
     for entry in (*expected, *_named_by_successors(store, whole.unlimited())):
         of_topic = answers.setdefault(entry.topic, {})
         key = (entry.producer_id, entry.run_id)
         of_topic[key] = max(of_topic.get(key, 0), entry.given)
+        newest[entry.producer_id] = max(newest.get(entry.producer_id, 0), entry.run_id)
     for kind in KINDS.values():
         # A history kind may name an old time in a new event: only whole runs have no gaps by time.
         scope = whole.unlimited() if kind.retention is Retention.HISTORY else whole
-        runs = Runs(kind, _stored(store, kind, scope), answers.get(kind.topic, {}))
+        runs = Runs(kind, _stored(store, kind, scope), answers.get(kind.topic, {}), newest)
         report.stored[kind.topic] = sum(run.distinct for run in runs.stored.values())
         report.duplicated += sum(run.rows - run.distinct for run in runs.stored.values())
         if runs.expected:
@@ -107,18 +111,20 @@ def _missing(store: Store, scope: Scope, runs: Runs) -> Iterator[Finding]:
         stored = runs.stored.get(key)
         for first, last in sorted(holes[key]):
             for low, high in without(first, last, dead.get(key, [])):
-                yield _named(kind, scope, stored, producer, run_id, low, high)
+                alive = run_id >= runs.newest.get(producer, 0)
+                yield _named(kind, scope, stored, producer, run_id, low, high, alive=alive)
 
 
 def _named(
-    kind: EventKind, scope: Scope, stored: Run | None, producer: str, run_id: int, low: int, high: int
+    kind: EventKind, scope: Scope, stored: Run | None, producer: str, run_id: int, low: int, high: int, *, alive: bool
 ) -> Finding:
-    """The finding of a missing range: what sort of gap it is, by where it lies."""
+    """The finding of a missing range: what sort of gap it is, by where it lies. ``alive``: the run may still send."""
     what, why = Kind.GAP, "are not stored"
     at_tail = stored is None or low > stored.last
     if at_tail:
         what, why = Kind.TAIL, "were given out last and are not stored"
-        if stored is not None and scope.now - stored.newest_at < scope.in_flight_s:
+        # Of a run that has nothing stored yet, its id says when it began.
+        if alive and scope.now - (stored.newest_at if stored else run_id / 1e6) < scope.in_flight_s:
             what, why = Kind.IN_FLIGHT, "were given out last and may be on their way"
     elif (
         stored is not None
