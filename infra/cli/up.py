@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Literal
@@ -111,8 +110,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
     def handle(_number: int, _frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        print("\nstopping (Ctrl-C again to stop at once)", file=sys.stderr)
-        stop.set()
+        stop.set()  # and no word here: it could land in the middle of one that the view is writing
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

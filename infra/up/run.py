@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -129,13 +130,14 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
             if first and options.backfill_hours > 0:
                 _backfill(simulation, options, ticks, view, stop)
             live_since = time.time_ns() // 1000
-            assert stack.store is not None
-            print_questions(str(options.data), stack.store.url)
-            runner = _Runner(simulation, options.speed, stop)
-            _watch(runner, stack, client, journal.run_id, live_since, options.for_s, view, stop)
-            runner.join()
+            if not stop.is_set():
+                assert stack.store is not None
+                print_questions(str(options.data), stack.store.url)
+                runner = _Runner(simulation, options.speed, stop)
+                _watch(runner, stack, client, journal.run_id, live_since, options.for_s, view, stop)
+                runner.join()
             simulation.close()
-            view.say("stopping: everything that was sent is being stored")
+            view.say("stopping: everything that was sent is being stored (Ctrl-C again to stop at once)")
             left = outbox.flush(60)
         if left:
             view.say(f"{left} events were not taken by the broker: {outbox.counters.last_error}")
@@ -168,9 +170,14 @@ def _backfill(simulation: Simulation, options: Options, ticks: int, view: View, 
     def progress(done: int, total: int) -> None:
         view.backfill(done, total)
         if stop.is_set():
-            raise KeyboardInterrupt
+            raise _StoppedError
 
-    simulation.backfill(end_us - int(hours * 3.6e9), end_us, tick_s=60, progress=progress)
+    with contextlib.suppress(_StoppedError):
+        simulation.backfill(end_us - int(hours * 3.6e9), end_us, tick_s=60, progress=progress)
+
+
+class _StoppedError(Exception):
+    """The back-fill was told to stop; what it sent so far is accounted for like any other run."""
 
 
 class _Runner:

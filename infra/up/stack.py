@@ -33,6 +33,8 @@ Broker = Literal["embedded", "kafka"]
 Say = Callable[[str], None]
 EMBEDDED_OPTIONS = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
 """The embedded broker lets a member join after half the session timeout."""
+KAFKA_OPTIONS = {"session.timeout.ms": "10000"}
+"""After a kill -9 the group waits this long for the member that is gone."""
 
 
 class Stack:
@@ -214,7 +216,6 @@ class Stack:
             "consume.projector": False,
             **self._overrides,
         }
-        if self._kind == "embedded":
-            values["kafka.librdkafka"] = EMBEDDED_OPTIONS
+        values["kafka.librdkafka"] = EMBEDDED_OPTIONS if self._kind == "embedded" else KAFKA_OPTIONS
         write_runtime(self.data, values)
         return load(data=self.data)
