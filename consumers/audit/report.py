@@ -52,9 +52,9 @@ class Finding:
     producer_id: str = ""
     run_id: int = 0
     first: int = 0
-    """First sequence number or offset."""
+    """First sequence number or offset; of a window: its first minute, seconds since 1970."""
     last: int = 0
-    """Last sequence number or offset, inclusive."""
+    """Last sequence number or offset, inclusive; of a window: its end."""
     count: int = 0
     """Events, rows or windows."""
 

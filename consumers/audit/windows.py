@@ -10,6 +10,7 @@ from consumers.audit.report import Finding, Kind
 from consumers.audit.scope import Scope
 from consumers.projector import gpu_windows, ledger, usage_windows
 from consumers.projector.measures import NAMES
+from consumers.projector.recompute import Limits, Recomputer, runs
 from consumers.projector.store import Store, rows
 from consumers.projector.windows import (
     FLEET_10S,
@@ -30,6 +31,8 @@ from consumers.projector.windows import scope as rows_of
 
 How = Literal["none", "sample", "all"]
 SAMPLED_MINUTES = 3
+"""Of a large fleet (``MANY_NODES``) only the newest."""
+MANY_NODES = 2000
 ENERGY_LOOKBACK_S = 86_400
 BEHIND_S = 600
 """A projector that has left ledger rows alone for this long is not following."""
@@ -48,17 +51,19 @@ def check(
     position, _ = ledger.load(store)
     yield from _behind(store, scope, position)
     minutes = _minutes(store, scope, position)
-    if how == "sample" and len(minutes) > SAMPLED_MINUTES:
-        minutes = sorted({minutes[-1], *pick.sample(minutes[:-1], SAMPLED_MINUTES - 1)})
-    for minute in minutes:
-        on_minute(minute)
-        yield from compare(store, Range(minute, minute + MINUTE_S), scope.node)
+    if how == "sample" and minutes:
+        few = SAMPLED_MINUTES if _nodes(store, Range(minutes[-1], minutes[-1] + MINUTE_S)) <= MANY_NODES else 1
+        minutes = sorted({minutes[-1], *pick.sample(minutes, min(few, len(minutes)) - 1)})
+    for part in _parts(store, minutes):
+        for minute in range(part.start, part.end, MINUTE_S):
+            on_minute(minute)
+        yield from compare(store, part, scope.node)
 
 
 def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Finding]:
-    """Findings for the windows of one minute."""
+    """Findings for the windows of some minutes."""
     nodes = [node] if node is not None else None
-    fresh = gpu_windows.gpu_1m_sql(window, window.start - ENERGY_LOOKBACK_S, nodes)
+    fresh = gpu_windows.gpu_1m_sql(window, _base_from(store, window), nodes)
     only = "" if node is None else f" AND node_id = '{node}'"
     yield from _differences(store, GPU_1M, window, fresh, (*NAMES, "energy_j", "energy_last_j"), only)
     if node is None:
@@ -71,6 +76,29 @@ def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Fi
             yield from _differences(store, table, window, select, ("nodes", "gpus", *NAMES, *extra))
         usage = usage_windows.usage_sql(USAGE_1M, window)
         yield from _differences(store, USAGE_1M, window, usage, ("windows", *USAGE_SUMS))
+
+
+def _parts(store: Store, minutes: Sequence[int]) -> Iterator[Range]:
+    """Neighbouring minutes in ranges that one statement may take."""
+    limits = Limits(node_minutes=20_000, max_minutes=60)
+    for window, _ in runs(dict.fromkeys(minutes)):
+        yield from Recomputer(store, limits).batches(window, None)
+
+
+def _nodes(store: Store, window: Range) -> int:
+    return int(rows(store, f"SELECT uniq(node_id) FROM gpufleet.gpu_1m WHERE {rows_of(window)}")[0][0])
+
+
+def _base_from(store: Store, window: Range) -> int:
+    """From when on energy counters may be the base of the window's: for a large fleet as far as the stored ones go."""
+    if _nodes(store, window) <= MANY_NODES:
+        return window.start - ENERGY_LOOKBACK_S
+    oldest = rows(
+        store,
+        "SELECT toUnixTimestamp(minIf(energy_base, energy_base > 0))"
+        f" FROM gpufleet.gpu_1m FINAL WHERE {rows_of(window)}",
+    )[0][0]
+    return min(int(oldest) or window.start, window.start - MINUTE_S)
 
 
 def _behind(store: Store, scope: Scope, position: float | None) -> Iterator[Finding]:
@@ -128,7 +156,7 @@ def _differences(
     differ = ", ".join(f"if({_differs(name)}, '{name}', '')" for name in columns)
     found = rows(
         store,
-        f"""SELECT toString(({key})), countIf(fresh) AS computed, countIf(NOT fresh) AS stored,
+        f"""SELECT toString(({key})), toUnixTimestamp(ts), countIf(fresh) AS computed, countIf(NOT fresh) AS stored,
     arrayFilter(name -> name != '', [{differ}]) AS different
 FROM
 (
@@ -141,12 +169,14 @@ HAVING computed != stored OR notEmpty(different)
 ORDER BY {key}
 LIMIT 100""",
     )
-    for where, computed, stored, different in found:
+    for where, start, computed, stored, different in found:
         if computed and stored:
             what = f"{', '.join(different)} not as the events say"
         else:
             what = "not there, though events are" if computed else "there, though no event is"
-        yield Finding(Kind.WINDOW, table.name, f"window {where}: {what}", count=1, first=window.start, last=window.end)
+        first = int(start) // MINUTE_S * MINUTE_S
+        last = first + max(MINUTE_S, table.window_s)
+        yield Finding(Kind.WINDOW, table.name, f"window {where}: {what}", count=1, first=first, last=last)
 
 
 def _differs(name: str) -> str:
