@@ -1,4 +1,4 @@
-"""Fills the topics with a fleet's events at full speed, and keeps a sample of them for the baseline."""
+"""Fills the topics with a fleet's events at full speed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ class Filled:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     """CPU of the filling process: simulation, encoding, librdkafka."""
-    sample: list[bytes] = field(default_factory=list)
-    """The first framed fast-lane values, for the baseline."""
-    sample_gpu_samples: int = 0
     capped: str = ""
     """Why the fill ended early; empty = it did not."""
 
@@ -39,7 +36,6 @@ def fill(
     start_us: int,
     end_us: int,
     gpus_per_event: Callable[[bytes], int],
-    sample_events: int = 20_000,
     cap_bytes: int | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Filled:
@@ -56,11 +52,7 @@ def fill(
         filled.events[message.topic] += 1
         filled.value_bytes += len(message.key) + len(message.value) + len(message.header)
         if message.topic == FAST_LANE:
-            samples = gpus_per_event(message.key)
-            filled.gpu_samples += samples
-            if len(filled.sample) < sample_events:
-                filled.sample.append(message.value)
-                filled.sample_gpu_samples += samples
+            filled.gpu_samples += gpus_per_event(message.key)
         if cap_bytes is not None and filled.value_bytes >= cap_bytes:
             filled.capped = f"the broker keeps its log in memory: filled {cap_bytes >> 20} MiB and no more"
             break

@@ -58,7 +58,12 @@ def ingest(
         settings = load(config=None, data=None)
         whole = scenarios.load("colossus1")
         fleet = scenarios.load("colossus1", nodes=max(1, round(whole.nodes * gpus / whole.gpus)))
-        overrides = {"kafka.partitions": 8, "kafka.history_partitions": 1}
+        overrides = {
+            "kafka.partitions": 8,
+            "kafka.history_partitions": 1,
+            "consume.metrics_port": 0,
+            "consume.flush_mb": 64.0,
+        }
         if paced:
             report = at_pace.paced(data, settings, broker, fleet, seconds, ticks, say, overrides)
         else:

@@ -1,0 +1,73 @@
+"""One stage of a drain: readers at work on filled topics, measured until few enough messages are left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clickhouse_connect.driver.client import Client
+
+from infra.bench.cpu import CpuMeter, Usage
+from infra.bench.debt import Debt, debt
+from infra.up.drain import Backlog
+from infra.up.stack import Stack
+
+STALL_S = 120.0
+READING_S = 5.0
+
+# Grain: one row. Read without FINAL: what was inserted.
+SAMPLES = "SELECT sum(length(gpu_index) * ticks) FROM node_telemetry"
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a stage moved, and what that took."""
+
+    wall_s: float = 0.0
+    gpu_samples: int = 0
+    cpu: dict[str, Usage] = field(default_factory=dict)
+    """Usage by role: broker, consumer, projector, store."""
+    debts: list[Debt] = field(default_factory=list)
+    consumer_rss: list[int] = field(default_factory=list)
+    """Resident bytes of the consumer, every five seconds."""
+    store_rss_max: int = 0
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(usage.cpu_s for usage in self.cpu.values())
+
+    @property
+    def ingest_cpu_s(self) -> float:
+        """CPU of consumer and store, merges included: what a straightforward pipeline needs, too."""
+        return sum(usage.cpu_s for role, usage in self.cpu.items() if role in ("consumer", "store"))
+
+
+def run(stack: Stack, client: Client, backlog: Backlog, until: int, say: Callable[[str], None]) -> Stage:
+    """Measure from now until at most ``until`` messages are left. RuntimeError when nothing moves any more."""
+    stage = Stage()
+    meter = CpuMeter(stack.pids())
+    before = int(client.query(SAMPLES).result_rows[0][0])
+    started = moved = told = time.monotonic()
+    left = last = backlog.count()
+    while left > until:
+        time.sleep(0.5)
+        stack.check()
+        left = backlog.count()
+        now = time.monotonic()
+        if left < last:
+            last, moved = left, now
+        if now - moved > STALL_S:
+            raise RuntimeError(f"no message was stored for {STALL_S:.0f} s with {left} left; logs in {stack.data}/log")
+        if now - told >= READING_S:
+            told = now
+            usage = meter.read()
+            stage.debts.append(debt(client, "node_telemetry", now - started))
+            stage.consumer_rss.append(usage["consumer"].rss_bytes)
+            stage.store_rss_max = max(stage.store_rss_max, usage["store"].rss_bytes)
+            parts = stage.debts[-1]
+            say(f"{left:,} messages left, {parts.parts} parts ({parts.unmerged_parts} unmerged)")
+    stage.wall_s = time.monotonic() - started
+    stage.cpu = meter.read()
+    stage.gpu_samples = int(client.query(SAMPLES).result_rows[0][0]) - before
+    return stage
