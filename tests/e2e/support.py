@@ -157,8 +157,9 @@ def bootstrap(data: Path) -> str:
 
 def query(client: Client, sql: str, **values: Any) -> list[dict[str, Any]]:
     """Rows as dicts."""
-    rows: Iterator[dict[str, Any]] = client.query(sql, parameters=values or None).named_results()
-    return list(rows)
+    result = client.query(sql, parameters=values or None)
+    names: list[str] = list(result.column_names)
+    return [dict(zip(names, row, strict=True)) for row in result.result_rows]
 
 
 def until(condition: Callable[[], T], timeout_s: float = 30.0, every_s: float = 0.2) -> T:
