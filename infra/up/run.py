@@ -19,7 +19,7 @@ from infra.errors import GpufleetError
 from infra.kafka.client import librdkafka
 from infra.up import accounts, mend, snapshot, verdict
 from infra.up.accounts import Accounts
-from infra.up.stack import Broker, Stack
+from infra.up.stack import PROJECTOR, Broker, Stack
 from infra.up.view import View, print_questions
 from producers.journal import Journal
 from producers.publisher import KafkaOutbox
@@ -247,7 +247,7 @@ def _audit(stack: Stack, client: Client, run_id: int, view: View, outcome: Outco
     """Bring the windows up to date, then the audit of everything this folder's producers ever gave out."""
     stack.stop_child("projector")
     # The consumer has stopped: no insert that still resolved an old tenant can land any more.
-    settings = replace(projector_settings(stack.settings, owner=f"up@{stack.data}"), late_inserts_s=0.0)
+    settings = replace(projector_settings(stack.settings, owner=PROJECTOR), late_inserts_s=0.0)
     projector = Projector(stack.client, settings)
     try:
         if not projector.catch_up(timeout_s=CATCH_UP_S):

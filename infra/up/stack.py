@@ -36,6 +36,9 @@ EMBEDDED_OPTIONS = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"
 KAFKA_OPTIONS = {"session.timeout.ms": "10000"}
 """After a kill -9 the group waits this long for the member that is gone."""
 
+PROJECTOR = "up"
+"""The one projector of a stack: under the same name a restart need not wait for a killed one's claim to run out."""
+
 
 class Stack:
     """Everything between the producers and a question, as child processes of this one.
@@ -174,7 +177,7 @@ class Stack:
     def start_readers(self) -> None:
         """Start the consumer and the projector."""
         self.start_child("consumer", "consume")
-        self.start_child("projector", "project")
+        self.start_child("projector", "project", "--owner", PROJECTOR)
 
     def _start_store(self) -> StoreProcess:
         embedded = self._given.embedded
