@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consumers.projector.measures import ARRAYS, NAMES, aggregates, rolled_up
-from consumers.projector.windows import Range, instant, instant64, one_of, scope
+from consumers.projector.windows import MINUTE_S, Range, instant, instant64, one_of, scope
 
 # --- grain: site, node, GPU, minute, tenant -------------------------------------------------------------------------
 
@@ -18,39 +18,68 @@ def gpu_1m_sql(window: Range, base_from: int, nodes: Sequence[str] | None = None
     ``final`` the window must hold no doubles.
     """
     only = one_of("node_id", nodes)
-    sliced = ",\n            ".join(f"arraySlice(e.{a}, (g - 1) * ticks + 1, ticks) AS {a}" for a in ARRAYS)
+    fresh = _per_gpu(window, only, " FINAL" if final else "")
+    one_minute = window.end - window.start <= MINUTE_S
+    with_base = _joined(fresh, window, base_from, only) if one_minute else _followed(fresh, window, base_from, only)
     return f"""SELECT
     site, ts, node_id, gpu_index, tenant, rack, gpu_model, gpu_uuid,
     {", ".join(NAMES)},
+    before_ts > toDateTime(0, 'UTC') AS has_before,
     arraySum(arrayMap(
-        (e, first, last) -> last - if(e = before_epoch, least(before_j, last), first),
+        (e, first, last) -> last - if(has_before AND e = before_epoch, least(before_j, last), first),
         epochs, firsts, lasts)) AS energy_j,
-    if(has_energy, epochs[-1], 0) AS driver_epoch,
-    if(has_energy, lasts[-1], -1) AS energy_last_j,
-    if(has_energy AND epochs[1] = before_epoch, before_ts, toDateTime(0, 'UTC')) AS energy_base
+    if(notEmpty(epochs), epochs[-1], 0) AS driver_epoch,
+    if(notEmpty(epochs), lasts[-1], -1) AS energy_last_j,
+    if(notEmpty(epochs) AND epochs[1] = before_epoch, before_ts, toDateTime(0, 'UTC')) AS energy_base
 FROM
 (
-    SELECT
+    {with_base}
+)
+WHERE ts >= {instant(window.start)}"""
+
+
+def _joined(fresh: str, window: Range, base_from: int, only: str) -> str:
+    """Rows of one minute with the last counter before it: a join is cheaper than sorting the fleet."""
+    return f"""SELECT fresh.*, earlier.before_epoch AS before_epoch, earlier.before_j AS before_j,
+        earlier.before_ts AS before_ts
+    FROM
+    (
+        {fresh}
+    ) AS fresh
+    LEFT ANY JOIN
+    (
+        SELECT site, node_id, gpu_index,
+            argMax(driver_epoch, ts) AS before_epoch, argMax(energy_last_j, ts) AS before_j, max(ts) AS before_ts
+        FROM gpufleet.gpu_1m FINAL
+        WHERE {scope(Range(base_from, window.start), only)} AND energy_last_j >= 0
+        GROUP BY site, node_id, gpu_index
+    ) AS earlier USING (site, node_id, gpu_index)"""
+
+
+def _followed(fresh: str, window: Range, base_from: int, only: str) -> str:
+    """Rows of several minutes, each with the last counter of an earlier one or of before the first."""
+    return f"""SELECT
         *,
-        notEmpty(epochs) AS has_energy,
         anyLastIf(epochs[-1], notEmpty(epochs)) OVER earlier AS before_epoch,
         anyLastIf(lasts[-1], notEmpty(epochs)) OVER earlier AS before_j,
         anyLastIf(ts, notEmpty(epochs)) OVER earlier AS before_ts
     FROM
     (
-        {_per_gpu(window, only, sliced, " FINAL" if final else "")}
+        {fresh}
         UNION ALL
         {_before(window, base_from, only)}
     )
     WINDOW earlier AS
-        (PARTITION BY site, node_id, gpu_index ORDER BY ts ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-)
-WHERE ts >= {instant(window.start)}"""
+        (PARTITION BY site, node_id, gpu_index ORDER BY ts ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
 
 
-def _per_gpu(window: Range, only: str, sliced: str, final: str) -> str:
+def _per_gpu(window: Range, only: str, final: str) -> str:
+    sliced = ",\n            ".join(f"arraySlice(e.{a}, (g - 1) * ticks + 1, ticks) AS {a}" for a in ARRAYS)
     return f"""SELECT
-            site, minute AS ts, node_id, gpu_index, tenant, rack, gpu_model, argMax(uuid, t) AS gpu_uuid,
+            site, minute AS ts, node_id, gpu_index, tenant,
+            argMax(last_rack, t) AS rack,
+            argMax(last_model, t) AS gpu_model,
+            argMax(uuid, t) AS gpu_uuid,
             {aggregates("            ")},
             minMap(epoch, first) AS spread,
             spread.1 AS epochs,
@@ -59,7 +88,9 @@ def _per_gpu(window: Range, only: str, sliced: str, final: str) -> str:
         FROM
         (
             SELECT
-            site, rack, gpu_model, tenant, node_id,
+            site, tenant, node_id,
+            rack AS last_rack,
+            gpu_model AS last_model,
             ts AS t,
             toStartOfMinute(toDateTime(ts, 'UTC')) AS minute,
             e.gpu_index[g] AS gpu_index,
@@ -81,13 +112,14 @@ def _per_gpu(window: Range, only: str, sliced: str, final: str) -> str:
             ) AS e
             ARRAY JOIN arrayEnumerate(e.gpu_index) AS g
         )
-        GROUP BY site, minute, node_id, gpu_index, tenant, rack, gpu_model"""
+        GROUP BY site, minute, node_id, gpu_index, tenant"""
 
 
 def _before(window: Range, base_from: int, only: str) -> str:
     blanks = ", ".join(f"NULL AS {n}" if n.endswith(("_min", "_max")) else f"0 AS {n}" for n in NAMES)
     return f"""SELECT
-            site, max(ts) AS last_ts, node_id, gpu_index, '' AS tenant, '' AS rack, '' AS gpu_model, '' AS gpu_uuid,
+            site, max(ts) AS last_ts, node_id, gpu_index, '' AS tenant,
+            '' AS rack, '' AS gpu_model, '' AS gpu_uuid,
             {blanks},
             ([], []) AS spread,
             [argMax(driver_epoch, ts)] AS epochs,

@@ -243,6 +243,25 @@ def test_windows_of_neighbouring_days_stay_apart(bench: Bench, projector: Projec
     }
 
 
+def test_a_node_that_changes_racks_within_a_minute(bench: Bench, projector: Projector) -> None:
+    events = [
+        bench.events.telemetry("n1", T0 + 5 * i, rack=f"r{i // 6}", power_w=[100.0] * 10, energy_j=_counter(i))
+        for i in range(12)
+    ]
+    bench.events.insert("node-telemetry", events)
+    bench.project(projector)
+    rows = bench.windows("gpu_1m")
+    assert [(r["gpu_index"], r["rack"], r["samples"], r["energy_j"]) for r in rows] == [
+        (0, "r1", 60, 590),
+        (1, "r1", 60, 590),
+    ]
+    assert {r["rack"]: r["samples"] for r in bench.windows("rack_1m")} == {"r0": 60, "r1": 60}
+
+
+def _counter(event: int) -> list[int]:
+    return [1000 + 50 * event + 10 * tick for _ in range(2) for tick in range(5)]
+
+
 def test_ts_of_an_event_is_not_rounded(bench: Bench, projector: Projector) -> None:
     events = [bench.events.telemetry("n1", T0 + 9.999999, 1, power_w=[1.0, 2.0])]
     assert events[0]["ts"] == (T0 + 10) * US - 1
