@@ -1,16 +1,19 @@
-"""`gpufleet bench ingest --paced`: the fleet at one sample a second by the wall clock; how fresh its rows are."""
+"""`gpufleet bench ingest --paced`: the fleet at one sample a second by the wall clock; how fresh its rows are.
+
+The consumer is in its steady path here: every event is newer than all before it. It runs alone for a third of the
+time (work like the baseline's) and with the projector for the rest; the simulator shares the machine all along.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.bench.cpu import CpuMeter
-from infra.bench.debt import debt
-from infra.bench.ingest import Say
+from infra.bench import stage
+from infra.bench.baseline import measure_baseline
 from infra.config import Settings
 from infra.kafka.client import librdkafka
 from infra.up.snapshot import freshness_since
@@ -20,6 +23,9 @@ from producers.publisher import KafkaOutbox
 from producers.simulator.scenario import Scenario
 from producers.simulator.simulation import TOPICS, Simulation, producers
 
+WARM_S = 20.0
+"""Left out of every figure: the group joins, inventories and leases are sent."""
+
 
 def paced(
     data: Path,
@@ -28,51 +34,51 @@ def paced(
     scenario: Scenario,
     seconds: int,
     ticks: int,
-    say: Say,
+    say: Callable[[str], None],
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run the fleet live for ``seconds`` with K = ``ticks``; freshness leaves out the first 20 s (groups join)."""
+    """Run the fleet live for ``seconds`` after it is warm, with K = ``ticks``; the report as a dictionary."""
     with Stack(data, settings, broker, overrides=overrides, say=say) as stack:
         journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
-        stack.start_readers()
+        stack.start_child("consumer", "consume")
         client = stack.client()
         backlog = stack.backlog(client, journal)
-        meter = CpuMeter(stack.pids())
         stop = threading.Event()
         with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
             simulation = Simulation(scenario, journal, outbox, ticks=ticks)
-            started, cpu = time.time_ns() // 1000, time.process_time()
-            runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator")
+            runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator", daemon=True)
             runner.start()
-            debts = []
-            while time.time_ns() // 1000 < started + seconds * 1_000_000:
-                stop.wait(5)
-                stack.check()
-                debts.append(debt(client, "node_telemetry", time.time() - started / 1e6))
-                say(f"{backlog.count():,} messages on their way, {debts[-1].parts} parts")
-            simulator_cpu_s = time.process_time() - cpu
-            usage = meter.read()
+            stage.follow(stack, client, backlog, WARM_S, say)
+            since_us, cpu = time.time_ns() // 1000, time.process_time()
+            alone = stage.follow(stack, client, backlog, seconds / 3, say)
+            stack.start_child("projector", "project")
+            whole = stage.follow(stack, client, backlog, seconds * 2 / 3, say)
+            own_cpu_s = time.process_time() - cpu
             stop.set()
             runner.join()
             simulation.close()
-        while backlog.count():
-            time.sleep(0.5)
-            stack.check()
-        median, high = freshness_since(client, started + 20_000_000)
-        rows, distinct, samples = client.query(
-            "SELECT count(), uniqExact(producer_id, run_id, seq), sum(length(gpu_index) * ticks) FROM node_telemetry"
+        stage.drain(stack, client, backlog, 0, say)
+        median, high = freshness_since(client, since_us)
+        rows, distinct = client.query(
+            "SELECT count(), uniqExact(producer_id, run_id, seq) FROM node_telemetry"
         ).result_rows[0]
-        sent = simulation.truth.events["node-telemetry"]
+        stack.stop_child("consumer")
+        stack.stop_child("projector")
+        say("the straightforward pipeline, on the first of the same messages")
+        baseline = measure_baseline(stack)
         client.close()
         journal.close()
     return {
-        "seconds": seconds,
+        "gpus": scenario.gpus,
         "ticks_per_event": ticks,
-        "gpu_samples_per_s": round(samples / seconds),
         "freshness_p50_s": median,
         "freshness_p99_s": high,
-        "cpu_s": {role: round(used.cpu_s, 1) for role, used in usage.items()}
-        | {"simulator": round(simulator_cpu_s, 1)},
-        "parts_max": max(d.parts for d in debts),
-        "exact": {"sent": sent, "rows": rows, "distinct": distinct},
+        "consumer_alone": alone.as_dict(),
+        "with_projector": whole.as_dict(),
+        "simulator_and_bench_cpu_s": round(own_cpu_s, 1),
+        "exact": {"sent": simulation.truth.events["node-telemetry"], "rows": rows, "distinct": distinct},
+        "baseline": baseline.as_dict(),
+        "ratio": round(alone.gpu_samples / alone.ingest_cpu_s / baseline.per_cpu_s, 2),
+        "ratio_with_projector": round(whole.gpu_samples / whole.ingest_cpu_s / baseline.per_cpu_s, 2),
+        "void": baseline.void,
     }

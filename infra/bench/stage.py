@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
@@ -42,23 +43,56 @@ class Stage:
         """CPU of consumer and store, merges included: what a straightforward pipeline needs, too."""
         return sum(usage.cpu_s for role, usage in self.cpu.items() if role in ("consumer", "store"))
 
+    def as_dict(self) -> dict[str, Any]:
+        rss = self.consumer_rss
+        return {
+            "wall_s": round(self.wall_s, 1),
+            "gpu_samples": self.gpu_samples,
+            "gpu_samples_per_s": round(self.gpu_samples / self.wall_s),
+            "cpu_s": {role: round(usage.cpu_s, 1) for role, usage in self.cpu.items()},
+            "gpu_samples_per_cpu_s_all": round(self.gpu_samples / self.cpu_s),
+            "gpu_samples_per_cpu_s": round(self.gpu_samples / self.ingest_cpu_s),
+            "consumer_gpu_samples_per_cpu_s": round(self.gpu_samples / self.cpu["consumer"].cpu_s),
+            "consumer_rss_mib": {"first": rss[0] >> 20, "last": rss[-1] >> 20, "max": max(rss) >> 20} if rss else {},
+            "store_rss_max_mib": self.store_rss_max >> 20,
+            "parts_max": max((d.parts for d in self.debts), default=0),
+            "debt": [asdict(d) for d in self.debts],
+        }
 
-def run(stack: Stack, client: Client, backlog: Backlog, until: int, say: Callable[[str], None]) -> Stage:
+
+def drain(stack: Stack, client: Client, backlog: Backlog, until: int, say: Callable[[str], None]) -> Stage:
     """Measure from now until at most ``until`` messages are left. RuntimeError when nothing moves any more."""
+    return _measure(stack, client, backlog, lambda left, _now: left <= until, say, stall_s=STALL_S)
+
+
+def follow(stack: Stack, client: Client, backlog: Backlog, seconds: float, say: Callable[[str], None]) -> Stage:
+    """Measure for so many seconds, while a producer sends at its own pace."""
+    end = time.monotonic() + seconds
+    return _measure(stack, client, backlog, lambda _left, now: now >= end, say, stall_s=seconds + STALL_S)
+
+
+def _measure(
+    stack: Stack,
+    client: Client,
+    backlog: Backlog,
+    done: Callable[[int, float], bool],
+    say: Callable[[str], None],
+    stall_s: float,
+) -> Stage:
     stage = Stage()
     meter = CpuMeter(stack.pids())
     before = int(client.query(SAMPLES).result_rows[0][0])
     started = moved = told = time.monotonic()
     left = last = backlog.count()
-    while left > until:
+    while not done(left, time.monotonic()):
         time.sleep(0.5)
         stack.check()
         left = backlog.count()
         now = time.monotonic()
         if left < last:
             last, moved = left, now
-        if now - moved > STALL_S:
-            raise RuntimeError(f"no message was stored for {STALL_S:.0f} s with {left} left; logs in {stack.data}/log")
+        if now - moved > stall_s:
+            raise RuntimeError(f"no message was stored for {stall_s:.0f} s with {left} left; logs in {stack.data}/log")
         if now - told >= READING_S:
             told = now
             usage = meter.read()
