@@ -102,7 +102,7 @@ def _base_from(store: Store, window: Range) -> int:
 
 
 def _behind(store: Store, scope: Scope, position: float | None) -> Iterator[Finding]:
-    after = 0 if position is None else int(position * 1e6)
+    after = 0 if position is None else round(position * 1e6)
     found = rows(
         store,
         f"""SELECT count(), toUnixTimestamp(min(at))
@@ -141,7 +141,7 @@ WHERE minute NOT IN
 (
     SELECT toUnixTimestamp(arrayJoin(minutes))
     FROM gpufleet.ingest_ledger
-    WHERE at > fromUnixTimestamp64Micro({int(position * 1e6)}, 'UTC')
+    WHERE at > fromUnixTimestamp64Micro({round(position * 1e6)}, 'UTC')
 )
 ORDER BY minute""",
     )

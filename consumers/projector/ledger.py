@@ -65,7 +65,7 @@ ORDER BY at""",
 
 
 def _micros(at: float) -> int:
-    return max(0, int(at * 1e6))
+    return max(0, round(at * 1e6))
 
 
 def oldest(store: Store) -> float:

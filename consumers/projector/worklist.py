@@ -153,9 +153,9 @@ class WorkList:
         return {m: o for m, o in self.usage.items() if self._settled(o)}
 
     def position(self) -> float:
-        """Ledger time before which all work is done; hours are remembered apart."""
+        """Ledger time up to which, inclusive, all work is done; hours are remembered apart."""
         open_work = (o.at for work in (self.slots, self.minutes, self.usage) for o in work.values())
-        return min([self.newest, *open_work, *self.leases])
+        return min([self.newest, *(at - 1e-6 for at in (*open_work, *self.leases))])
 
 
 def finish(work: dict[int, Open], done: Iterable[int]) -> None:

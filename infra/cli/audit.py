@@ -31,7 +31,7 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
     "--journals",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="Producers' journals, at any depth: what they gave out must be stored. [default: agent.state_dir]",
+    help="Producers' journals, at any depth: all given out must be stored. [default: agent's and simulate's state_dir]",
 )
 @click.option(
     "--windows",
@@ -68,7 +68,8 @@ def command(
     from infra.connections import connect_store
 
     client = connect_store(settings)
-    folders = journals or ((settings.agent.state_dir,) if settings.agent.state_dir.is_dir() else ())
+    kept = dict.fromkeys((settings.agent.state_dir, settings.simulate.state_dir))
+    folders = journals or tuple(folder for folder in kept if folder.is_dir())
     report = audit(
         client,
         list(expected(folders)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from consumers.audit import AuditReport, Expected, Kind, audit
 from consumers.audit.repair import repair
 from consumers.audit.report import Finding
 from consumers.audit.sequences import ranges_of, without
+from consumers.projector.worklist import Pace
 from infra.embedded.store.process import StoreProcess
 from tests.projector.conftest import RAW_DAYS, Bench, bench_on
 from tests.projector.events import RUN, T0, US
@@ -277,6 +279,29 @@ def test_a_projector_that_does_not_follow(bench: Bench) -> None:
     report = run_audit(bench)
     assert [f.kind for f in report.findings] == [Kind.PROJECTOR_BEHIND]
     assert not report.ok
+
+
+def test_a_projector_that_did_all_long_ago_is_not_behind(bench: Bench) -> None:
+    bench.events.insert(TOPIC, quiet(bench), at=datetime.now(UTC) - timedelta(hours=1, microseconds=7))
+    projector = bench.projector()
+    bench.project(projector)
+    projector.close()
+    report = run_audit(bench)
+    assert off(report) == []
+    assert report.windows_checked == 1
+
+
+def test_minutes_with_open_work_are_not_compared(bench: Bench) -> None:
+    bench.events.insert(TOPIC, quiet(bench))
+    projector = bench.projector(pace=Pace(quiet_s=60.0, patience_s=60.0))
+    for _ in range(10):
+        if projector.step().owner:
+            break
+        time.sleep(0.1)
+    projector.close()
+    report = run_audit(bench)
+    assert off(report) == []
+    assert report.windows_checked == 0
 
 
 def test_rows_with_the_wrong_tenant(bench: Bench) -> None:
