@@ -56,7 +56,10 @@ def command(settings: Settings, query: str, format_: str | None, tenant: str | N
     client = connect_store(settings, tenant=tenant or "")
     values = dict(_pairs(params))
     try:
-        _database(client, settings.store.database)
+        if tenant:
+            client.database = settings.store.database  # a tenant may not ask whether it is there
+        else:
+            _database(client, settings.store.database)
         if format_ is None and sys.stdout.isatty():
             _table(client, text, values)
         else:
