@@ -40,7 +40,7 @@ def paced(
     """Run the fleet live for ``seconds`` after it is warm, with K = ``ticks``; the report as a dictionary."""
     with Stack(data, settings, broker, overrides=overrides, say=say) as stack:
         journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
-        stack.start_child("consumer", "consume")
+        stack.start_consumer()
         client = stack.client()
         backlog = stack.backlog(client, journal)
         stop = threading.Event()
@@ -51,7 +51,7 @@ def paced(
             stage.follow(stack, client, backlog, WARM_S, say)
             since_us, cpu = time.time_ns() // 1000, time.process_time()
             alone = stage.follow(stack, client, backlog, seconds / 3, say)
-            stack.start_child("projector", "project")
+            stack.start_projector()
             whole = stage.follow(stack, client, backlog, seconds * 2 / 3, say)
             own_cpu_s = time.process_time() - cpu
             stop.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import signal
 import socket
 from importlib.metadata import version
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from infra.config import Settings
     from producers.agent.process import Outcome
     from producers.agent.settings import AgentSettings
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
 
 
 @click.command("agent")
@@ -43,7 +39,10 @@ def command(
 ) -> int:
     """Stream this node's GPU, host and network metrics to Kafka, once a second."""
     from producers.agent.process import AgentProcess, look
+    from producers.checks import duration_us
 
+    with explained("--for"):
+        length_us = duration_us(duration) if duration else None
     settings = settings.with_flags({"agent.node_id": node, "agent.rack": rack, "agent.dcgm_exporter.url": dcgm_url})
     told = agent_settings(settings, _sources(settings, sources, bool(dcgm_url)))
     if dry_run:
@@ -52,16 +51,16 @@ def command(
     process = AgentProcess(told, version("gpufleet"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: process.stop(f"signal {signal.Signals(got).name}"))
-    return _report(_run(process, settings, duration))
+    return _report(_run(process, settings, length_us))
 
 
-def _run(process: Any, settings: Settings, duration: str | None) -> Outcome:
+def _run(process: Any, settings: Settings, length_us: int | None) -> Outcome:
     from infra.kafka.client import librdkafka
 
     kafka = {**librdkafka(settings.kafka), "message.max.bytes": settings.kafka.message_max_bytes}
     with explained():
         outcome: Outcome = process.run(
-            kafka, settings.agent.buffer_mb << 20, _registered_ids(settings), seconds(duration) if duration else None
+            kafka, settings.agent.buffer_mb << 20, _registered_ids(settings), length_us / 1e6 if length_us else None
         )
     return outcome
 
@@ -110,11 +109,12 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
             node_id=agent.node_id or socket.gethostname(),
             site=settings.site.name,
             state_dir=Path(agent.state_dir) / "agent",
-            place=Place(rack=agent.rack),
+            place=Place(agent.rack, agent.slot, agent.feed, agent.pdu, agent.coolant_loop, agent.lifecycle),
             interval_ms=agent.tick_ms,
             ticks=agent.ticks_per_event,
             sources=sources,
             dcgm_url=agent.dcgm_exporter.url,
+            dcgm_interval_s=agent.dcgm_exporter.interval_s,
             dcgm_timeout_s=agent.dcgm_exporter.timeout_s,
             nvml_library=agent.nvml.library,
             kmsg=agent.kmsg.path,
@@ -122,14 +122,6 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
         )
     except AgentSettingsError as error:
         raise UsageError(str(error)) from None
-
-
-def seconds(text: str) -> float:
-    """``60s``, ``5m``, ``90`` as seconds. UsageError for anything else."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f"--for expects a time such as 60s, 5m or 1h, found {text!r}")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def readable(value: Any) -> Any:

@@ -10,27 +10,10 @@ from typing import Literal
 import click
 
 from infra.cli.common import json_option, print_json
+from infra.cli.producing import explained
 from infra.config import load
 from infra.config.runtime import DEFAULT_FOLDER
 from infra.errors import UsageError
-
-
-class Duration(click.ParamType[float]):
-    """Seconds as 90, 90s, 5m or 2h."""
-
-    name = "duration"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        number, factor = (value[:-1], {"s": 1, "m": 60, "h": 3600}[value[-1]]) if value[-1:] in "smh" else (value, 1)
-        try:
-            seconds = float(number) * factor
-        except ValueError:
-            seconds = -1.0
-        if not 0 < seconds < float("inf"):
-            self.fail(f"expected a time such as 60s, 5m or 2h, found {value!r}", param, ctx)
-        return seconds
 
 
 @click.command(
@@ -45,7 +28,7 @@ Examples:
 @click.option("--scenario", default=None, help="small, colossus1, or a TOML file. [default: small]")
 @click.option("--nodes", type=click.IntRange(min=1), help="Scale the scenario to this many nodes.")
 @click.option("--seed", type=click.IntRange(min=0), help="Another fleet, other faults.")
-@click.option("--for", "for_s", type=Duration(), help="Stop by itself after this long live (60s, 5m, 2h), and audit.")
+@click.option("--for", "duration", metavar="TIME", help="Stop by itself after this long live (60s, 5m), and audit.")
 @click.option("--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Faster than the clock.")
 @click.option(
     "--data",
@@ -63,7 +46,7 @@ def command(
     scenario: str | None,
     nodes: int | None,
     seed: int | None,
-    for_s: float | None,
+    duration: str | None,
     speed: float,
     data: Path,
     broker: Literal["embedded", "kafka"],
@@ -78,8 +61,11 @@ def command(
     """
     from infra.up.run import Options, run
     from infra.up.view import View
+    from producers.checks import duration_us
     from producers.simulator import scenario as scenarios
 
+    with explained("--for"):
+        length_us = duration_us(duration) if duration else None
     settings = load(config_file)
     try:
         fleet = scenarios.load(scenario or settings.simulate.scenario, nodes=nodes, seed=seed)
@@ -92,7 +78,7 @@ def command(
         data=data,
         broker=broker,
         speed=speed,
-        for_s=for_s,
+        for_s=length_us / 1e6 if length_us is not None else None,
         backfill_hours=0.0 if no_backfill else backfill_hours,
     )
     with View(f"gpufleet: {fleet.name}, {fleet.gpus:,} GPUs on {fleet.nodes:,} nodes") as view:

@@ -220,6 +220,7 @@ class DcgmExporterSource(Section):
 
     enabled: bool = Field(False, description="Read this source.")
     url: HttpUrl = Field("http://127.0.0.1:9400/metrics", description="The exporter's metrics page.")
+    interval_s: float = Field(5.0, gt=0, description="Time between two scrapes.")
     timeout_s: float = Field(2.0, gt=0, description="Patience with one scrape.")
 
 
@@ -241,12 +242,17 @@ class AgentSettings(Section):
 
     node_id: str = Field("", max_length=255, description="Name of the node; empty = its host name.")
     rack: str = Field("", description="Rack the node stands in.")
+    slot: str = Field("", description="Position in the rack.")
+    feed: str = Field("", description="Power feed of the rack.")
+    pdu: str = Field("", description="Rack PDU.")
+    coolant_loop: str = Field("", description="Coolant loop, by its distribution unit (CDU).")
+    lifecycle: Literal["racked", "burn-in", "accepted", "leased", "draining", "maintenance", "rma"] = Field(
+        "accepted", description="Where the node is in its life; only accepted and leased ones count as capacity."
+    )
     tick_ms: int = Field(1000, ge=100, le=60_000, description="Time between two samples; divides a minute.")
     ticks_per_event: int = Field(5, ge=1, le=60, description="K: samples per fast-lane event; divides a minute.")
     buffer_mb: int = Field(256, ge=8, description="Bound on unacknowledged events in memory.")
     state_dir: Path = Field(Path("gpufleet-state"), description="Folder of the journal: last seq per run and topic.")
-    metrics_host: str = Field("127.0.0.1", description="Address of /metrics and /health.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics and /health; 0 = none.")
     nvml: NvmlSource = Field(default_factory=NvmlSource)
     kmsg: KmsgSource = Field(default_factory=KmsgSource)
     dcgm_exporter: DcgmExporterSource = Field(default_factory=DcgmExporterSource)

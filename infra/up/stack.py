@@ -31,6 +31,7 @@ from producers.journal import Journal, JournalError, JournalInUseError, lock
 
 Broker = Literal["embedded", "kafka"]
 Say = Callable[[str], None]
+WRITER = "writer"
 EMBEDDED_OPTIONS = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
 """The embedded broker lets a member join after half the session timeout."""
 KAFKA_OPTIONS = {"session.timeout.ms": "10000"}
@@ -110,11 +111,12 @@ class Stack:
             known["store"] = self.store.pid
         return known
 
-    def start_child(self, name: str, *arguments: str) -> Child:
+    def start_child(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
         """Run ``gpufleet ARGUMENTS`` against this stack, its output in ``data/log/NAME.log``."""
         child = Child(
             [sys.executable, "-m", "infra.cli.main", *arguments, "--data", str(self.data)],
             self.data / "log" / f"{name}.log",
+            environment,
         )
         self.children[name] = child
         return child
@@ -174,10 +176,18 @@ class Stack:
         finally:
             client.close()
 
-    def start_readers(self) -> None:
-        """Start the consumer and the projector."""
-        self.start_child("consumer", "consume")
+    def start_consumer(self) -> None:
+        """Start the consumer, as a user that may read and insert and nothing else."""
+        as_writer = {"GPUFLEET_STORE_USER": WRITER, "GPUFLEET_STORE_PASSWORD_FILE": str(self._writer_password)}
+        self.start_child("consumer", "consume", environment=as_writer)
+
+    def start_projector(self) -> None:
+        """Start the projector; rewriting the tenant of rows takes more rights than a writer has."""
         self.start_child("projector", "project", "--owner", PROJECTOR)
+
+    @property
+    def _writer_password(self) -> Path:
+        return self.data / "store" / "writer.password"
 
     def _start_store(self) -> StoreProcess:
         embedded = self._given.embedded
@@ -198,11 +208,9 @@ class Stack:
         secrets = self.data / "secrets"
         secrets.mkdir(parents=True, exist_ok=True)
         secrets.chmod(0o700)
+        yield User(WRITER, Kind.WRITER, _kept_password(self._writer_password))
         for tenant in self._tenants:
-            path = secrets / f"{tenant}.password"
-            if not path.exists():
-                write_secret(path, new_password() + "\n")
-            yield User(tenant, Kind.TENANT, hash_password(path.read_text().strip()), tenant)
+            yield User(tenant, Kind.TENANT, _kept_password(secrets / f"{tenant}.password"), tenant)
 
     def _publish(self) -> Settings:
         """Settings with which every gpufleet command finds this stack, in ``data/runtime.toml``."""
@@ -222,3 +230,11 @@ class Stack:
         values["kafka.librdkafka"] = EMBEDDED_OPTIONS if self._kind == "embedded" else KAFKA_OPTIONS
         write_runtime(self.data, values)
         return load(data=self.data)
+
+
+def _kept_password(path: Path) -> str:
+    """Hash of the password in a file, which is made up at the first start."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_secret(path, new_password() + "\n")
+    return hash_password(path.read_text().strip())
