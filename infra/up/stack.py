@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from clickhouse_connect.driver.client import Client
+from confluent_kafka import ConsumerGroupState, KafkaException
 
 from infra.clickhouse.migrate import migrate
 from infra.clickhouse.tenancy import POLICIES
@@ -180,6 +182,18 @@ class Stack:
         """Start the consumer, as a user that may read and insert and nothing else."""
         as_writer = {"GPUFLEET_STORE_USER": WRITER, "GPUFLEET_STORE_PASSWORD_FILE": str(self._writer_password)}
         self.start_child("consumer", "consume", environment=as_writer)
+
+    def wait_for_consumer(self, timeout_s: float = 20.0) -> None:
+        """Wait until the consumer has joined its group, so that what is sent now is fresh when it is stored."""
+        client = admin(self.settings.kafka)
+        group = self.settings.consume.group_id
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.check()
+            with contextlib.suppress(KafkaException):
+                if client.describe_consumer_groups([group])[group].result(5).state == ConsumerGroupState.STABLE:
+                    return
+            time.sleep(0.1)
 
     def start_projector(self) -> None:
         """Start the projector; rewriting the tenant of rows takes more rights than a writer has."""
