@@ -138,7 +138,7 @@ class Up:
 
     def kill(self) -> list[psutil.Process]:
         """SIGKILL to this one process; the children it had."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
         return children
@@ -158,7 +158,7 @@ def bootstrap(data: Path) -> str:
 def query(client: Client, sql: str, **values: Any) -> list[dict[str, Any]]:
     """Rows as dicts."""
     result = client.query(sql, parameters=values or None)
-    names: list[str] = list(result.column_names)
+    names = [str(name) for name in result.column_names]
     return [dict(zip(names, row, strict=True)) for row in result.result_rows]
 
 
