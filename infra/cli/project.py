@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.cli.common import GpufleetError, UsageError, json_option, print_json, settings_options
+from infra.cli.common import GpufleetError, UnreachableError, UsageError, json_option, print_json, settings_options
 from infra.config import Settings
 
 if TYPE_CHECKING:
     from consumers.projector.projector import ProjectorSettings, Step
+
+_REFUSED = re.compile(r"Code: (192|193|194|516)\b")
+"""ClickHouse's error codes for unknown users and wrong passwords."""
 
 
 def projector_settings(settings: Settings, owner: str = "") -> ProjectorSettings:
@@ -92,7 +96,7 @@ def command(
 
     projector = Projector(lambda: connect_store(settings), projector_settings(settings, owner), on_step=count)
     if not once:
-        connect_store(settings).close()  # a wrong address or password is said at once
+        _say_what_is_refused(settings)
         projector.run(stop)
         return
     try:
@@ -105,6 +109,18 @@ def command(
         click.echo("windows are up to date" + (f": {sum(totals.values())} recomputed" if totals else ""))
     if not done and not stop.is_set():
         raise GpufleetError("the windows are not up to date after an hour; `gpufleet doctor` says how the store is")
+
+
+def _say_what_is_refused(settings: Settings) -> None:
+    """A wrong password ends it at once; a store that does not answer is waited for, like one that goes away later."""
+    from infra.connections import connect_store
+
+    try:
+        connect_store(settings).close()
+    except UnreachableError as error:
+        if _REFUSED.search(str(error)):
+            raise
+        click.echo(f"{error}; waiting for it", err=True)
 
 
 def when(text: str) -> int:
