@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.bench import straightforward
 from infra.bench.cpu import CpuMeter
+from infra.bench.debt import merges_stopped
 from infra.clickhouse.client import ClickHouse, connect
 from infra.connections import clickhouse
 from infra.kafka.client import librdkafka
@@ -22,12 +23,20 @@ class Baseline:
 
     gpu_samples: int
     client_cpu_s: float
-    store_cpu_s: float
-    """Inserts, and one merge of what was inserted."""
+    insert_cpu_s: float
+    """The store's, for the inserts."""
+    merge_cpu_s: float
+    """The store's, for one merge of what was inserted."""
 
     @property
     def per_cpu_s(self) -> float:
-        return self.gpu_samples / (self.client_cpu_s + self.store_cpu_s)
+        """GPU samples per CPU-second, inserts only."""
+        return self.gpu_samples / (self.client_cpu_s + self.insert_cpu_s)
+
+    @property
+    def merged_per_cpu_s(self) -> float:
+        """GPU samples per CPU-second, with one merge."""
+        return self.gpu_samples / (self.client_cpu_s + self.insert_cpu_s + self.merge_cpu_s)
 
     @property
     def void(self) -> bool:
@@ -38,26 +47,33 @@ class Baseline:
         return {
             "gpu_samples": self.gpu_samples,
             "client_cpu_s": round(self.client_cpu_s, 1),
-            "store_cpu_s": round(self.store_cpu_s, 1),
+            "insert_cpu_s": round(self.insert_cpu_s, 1),
+            "merge_cpu_s": round(self.merge_cpu_s, 1),
             "gpu_samples_per_cpu_s": round(self.per_cpu_s),
+            "gpu_samples_per_cpu_s_merged": round(self.merged_per_cpu_s),
         }
 
 
 def measure_baseline(stack: Stack) -> Baseline:
-    """Run the pipeline of ``straightforward`` on the first messages of the stack's topic."""
+    """Run the pipeline of ``straightforward`` on the first messages of the stack's topic, then merge its table."""
     assert stack.store is not None
-    meter = CpuMeter({"store": stack.store.pid})
     where = clickhouse(stack.settings.store, database=stack.settings.store.database)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        rows, cpu_s = pool.apply(run_baseline, (where, librdkafka(stack.settings.kafka)))
-    return Baseline(rows, cpu_s, meter.read()["store"].cpu_s)
+    client = connect(where)
+    straightforward.create_table(client)
+    try:
+        with merges_stopped(client, straightforward.TABLE):
+            meter = CpuMeter({"store": stack.store.pid})
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows, cpu_s = pool.apply(run_baseline, (where, librdkafka(stack.settings.kafka)))
+            insert_cpu_s = meter.read()["store"].cpu_s
+        meter = CpuMeter({"store": stack.store.pid})
+        client.command(f"OPTIMIZE TABLE {straightforward.TABLE} FINAL")
+        return Baseline(rows, cpu_s, insert_cpu_s, meter.read()["store"].cpu_s)
+    finally:
+        client.command(f"DROP TABLE IF EXISTS {straightforward.TABLE}")
+        client.close()
 
 
 def run_baseline(where: ClickHouse, kafka: dict[str, Any]) -> tuple[int, float]:
     """In a process of its own, so that its CPU clock is its own: rows and CPU seconds."""
-    client = connect(where)
-    straightforward.create_table(client)
-    try:
-        return straightforward.run(client, straightforward.messages(kafka), BASELINE_SAMPLES)
-    finally:
-        client.command(f"DROP TABLE IF EXISTS {straightforward.TABLE}")
+    return straightforward.run(connect(where), straightforward.messages(kafka), BASELINE_SAMPLES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from clickhouse_connect.driver.client import Client
@@ -60,3 +62,13 @@ def bytes_per_value(client: Client, table: str = "node_telemetry") -> tuple[floa
     if not values:
         return 0.0, 0.0
     return sum(sizes.get(name, 0) for name in metrics) / values, sum(sizes.values()) / values
+
+
+@contextmanager
+def merges_stopped(client: Client, table: str) -> Iterator[None]:
+    """No background merges of the table, so that inserts are measured alone."""
+    client.command(f"SYSTEM STOP MERGES {client.database}.{table}")
+    try:
+        yield
+    finally:
+        client.command(f"SYSTEM START MERGES {client.database}.{table}")

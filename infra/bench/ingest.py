@@ -1,7 +1,7 @@
 """`gpufleet bench ingest`: a fleet's events through the real consumer and projector, against the usual way.
 
 1. Fill the topics with the fleet's events (fast lane every second, slow lane, events), nothing else running.
-2. The consumer alone drains a part, once it is warm: work like the baseline's.
+2. The consumer alone drains a part, once it is warm, without merges: work like the baseline's.
 3. Consumer and projector drain the rest, merges on: what is sustained; CPU, merge debt and memory over time.
 4. Merge what is left and measure bytes per value.
 5. In the same run, the straightforward pipeline over the first of the same messages, from the same topic.
@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.bench import stage
 from infra.bench.baseline import measure_baseline
-from infra.bench.debt import bytes_per_value
+from infra.bench.debt import bytes_per_value, merges_stopped
 from infra.bench.fill import Filled, fill
 from infra.config import Settings
 from infra.kafka.client import librdkafka
@@ -54,7 +54,8 @@ def ingest(
         total = backlog.count()
         stack.start_consumer()
         stage.drain(stack, client, backlog, int(total * WARM), say)
-        alone = stage.drain(stack, client, backlog, int(total * ALONE), say)
+        with merges_stopped(client, "node_telemetry"):
+            alone = stage.drain(stack, client, backlog, int(total * ALONE), say)
         stack.start_projector()
         drained = stage.drain(stack, client, backlog, 0, say)
         say("merging what is left, for the size")
@@ -71,8 +72,8 @@ def ingest(
         journal.close()
     return {
         "fill": _filled(filled),
-        "consumer_alone": alone.as_dict(),
-        "drain": drained.as_dict(),
+        "inserts_only": alone.as_dict(),
+        "everything": drained.as_dict(),
         "storage": {
             "bytes_per_metric_value": round(per_value, 3),
             "bytes_per_metric_value_whole_row": round(per_value_row, 3),
@@ -82,8 +83,8 @@ def ingest(
             **dict(zip(("rows", "distinct", "gpu_samples"), (int(value) for value in exact), strict=True)),
         },
         "baseline": baseline.as_dict(),
-        "ratio": round(alone.gpu_samples / alone.ingest_cpu_s / baseline.per_cpu_s, 2),
-        "ratio_with_projector": round(drained.gpu_samples / drained.ingest_cpu_s / baseline.per_cpu_s, 2),
+        "ratio_inserts": alone.ratio_to(baseline.per_cpu_s),
+        "ratio_everything": drained.ratio_to(baseline.merged_per_cpu_s),
         "void": baseline.void,
     }
 

@@ -16,6 +16,8 @@ from infra.up.stack import Stack
 
 STALL_S = 120.0
 READING_S = 5.0
+SHORTEST_CPU_S = 0.5
+"""Process clocks tick in hundredths of a second: below this no rate means anything."""
 
 # Grain: one row. Read without FINAL: what was inserted.
 SAMPLES = "SELECT sum(length(gpu_index) * ticks) FROM node_telemetry"
@@ -43,16 +45,22 @@ class Stage:
         """CPU of consumer and store, merges included: what a straightforward pipeline needs, too."""
         return sum(usage.cpu_s for role, usage in self.cpu.items() if role in ("consumer", "store"))
 
+    def ratio_to(self, baseline_per_cpu_s: float) -> float | None:
+        """GPU samples per CPU-second of consumer and store, against a baseline's; None for a stage too short."""
+        if self.ingest_cpu_s < SHORTEST_CPU_S:
+            return None
+        return round(self.gpu_samples / self.ingest_cpu_s / baseline_per_cpu_s, 2)
+
     def as_dict(self) -> dict[str, Any]:
         rss = self.consumer_rss
         return {
             "wall_s": round(self.wall_s, 1),
             "gpu_samples": self.gpu_samples,
-            "gpu_samples_per_s": round(self.gpu_samples / self.wall_s),
+            "gpu_samples_per_s": _rate(self.gpu_samples, self.wall_s),
             "cpu_s": {role: round(usage.cpu_s, 1) for role, usage in self.cpu.items()},
-            "gpu_samples_per_cpu_s_all": round(self.gpu_samples / self.cpu_s),
-            "gpu_samples_per_cpu_s": round(self.gpu_samples / self.ingest_cpu_s),
-            "consumer_gpu_samples_per_cpu_s": round(self.gpu_samples / self.cpu["consumer"].cpu_s),
+            "gpu_samples_per_cpu_s_all": _rate(self.gpu_samples, self.cpu_s),
+            "gpu_samples_per_cpu_s": _rate(self.gpu_samples, self.ingest_cpu_s),
+            "consumer_gpu_samples_per_cpu_s": _rate(self.gpu_samples, self.cpu["consumer"].cpu_s),
             "consumer_rss_mib": {"first": rss[0] >> 20, "last": rss[-1] >> 20, "max": max(rss) >> 20} if rss else {},
             "store_rss_max_mib": self.store_rss_max >> 20,
             "parts_max": max((d.parts for d in self.debts), default=0),
@@ -105,3 +113,7 @@ def _measure(
     stage.cpu = meter.read()
     stage.gpu_samples = int(client.query(SAMPLES).result_rows[0][0]) - before
     return stage
+
+
+def _rate(samples: int, seconds: float) -> int | None:
+    return round(samples / seconds) if seconds > 0 else None

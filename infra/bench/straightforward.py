@@ -3,7 +3,7 @@
 Messages come from the same Kafka topic, fastavro decodes each event, its arrays are unrolled into one row per GPU and
 tick, columns are collected until a batch holds 100,000 rows or more, and clickhouse-connect inserts the batch in its
 native columnar form. It keeps the same GPU metrics as the event table, no host metrics, no other kinds of events, and
-does nothing about exactness. Its table is merged once at the end, since the event table's merges count as well.
+does nothing about exactness.
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ def run(client: Client, values: Iterable[bytes], enough: int) -> tuple[int, floa
             if rows >= enough:
                 break
     rows += batch.insert(client)
-    client.command(f"OPTIMIZE TABLE {TABLE} FINAL")
     return rows, time.process_time() - started
 
 

@@ -12,6 +12,7 @@ import click
 
 from infra.cli.common import json_option, print_json
 from infra.config import load
+from infra.errors import UsageError
 
 
 @click.group()
@@ -50,6 +51,9 @@ def ingest(
     from infra.bench import ingest as bench
     from infra.bench import paced as at_pace
     from producers.simulator import scenario as scenarios
+
+    if 60 % ticks:
+        raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")
 
     def say(text: str) -> None:
         click.echo(text, err=True)
