@@ -73,20 +73,30 @@ def _need_chdb() -> None:
         missing("store", "the embedded store needs chdb: pip install 'gpufleet[embedded]'")
 
 
-@pytest.fixture(scope="session")
-def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    """A real Apache Kafka for the session; tests use topics and groups of their own."""
+def started_kafka(folder: Path) -> ApacheKafka:
+    """A real Apache Kafka on that folder; skips (or fails, when required) on a machine that cannot run one."""
     from infra.embedded.apache_kafka import ApacheKafka, KafkaUnavailable
 
     try:
-        kafka = ApacheKafka(tmp_path_factory.mktemp("kafka"))
-        kafka.start()
+        return ApacheKafka(folder).start()
     except KafkaUnavailable as error:
         missing("kafka", str(error))
-    try:
-        yield kafka
-    finally:
-        kafka.stop()
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """A real Apache Kafka for the session; tests use topics and groups of their own names."""
+    kafka = started_kafka(tmp_path_factory.mktemp("kafka"))
+    yield kafka
+    kafka.stop()
+
+
+@pytest.fixture
+def fresh_apache_kafka(tmp_path: Path) -> Iterator[ApacheKafka]:
+    """A real Apache Kafka of the test's own, for those that need gpufleet's topics empty."""
+    kafka = started_kafka(tmp_path / "kafka")
+    yield kafka
+    kafka.stop()
 
 
 @pytest.fixture

@@ -78,6 +78,8 @@ class Expected:
     topic: str
     given: int
     """Sequence numbers 0 .. given-1 were given out."""
+    ended: bool = False
+    """The run is known to be over: nothing of it is on its way any more."""
 
 
 MAX_LISTED = 1000

@@ -40,7 +40,8 @@ class Runs:
     stored: dict[RunKey, Run] = field(default_factory=dict)
     expected: dict[RunKey, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
-    """Producer -> its newest run on any topic that somebody answers for: the ones before it send nothing any more."""
+    """Producer -> its newest run on any topic that somebody answers for: the ones before it send nothing any more.
+    One more than the newest run when that is over as well."""
 
 
 def check(store: Store, whole: Scope, expected: Iterable[Expected], report: AuditReport) -> None:
@@ -51,7 +52,7 @@ def check(store: Store, whole: Scope, expected: Iterable[Expected], report: Audi
         of_topic = answers.setdefault(entry.topic, {})
         key = (entry.producer_id, entry.run_id)
         of_topic[key] = max(of_topic.get(key, 0), entry.given)
-        newest[entry.producer_id] = max(newest.get(entry.producer_id, 0), entry.run_id)
+        newest[entry.producer_id] = max(newest.get(entry.producer_id, 0), entry.run_id + entry.ended)
     for kind in KINDS.values():
         # A history kind may name an old time in a new event: only whole runs have no gaps by time.
         scope = whole.unlimited() if kind.retention is Retention.HISTORY else whole

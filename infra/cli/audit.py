@@ -123,8 +123,9 @@ def expected(folders: tuple[Path, ...]) -> Iterator[Expected]:
     from producers import journal
 
     for folder in sorted({path.parent for root in folders for path in root.rglob("*.seq")}):
+        newest = max(journal.run_ids(folder), default=0)  # a folder belongs to one process: earlier runs are over
         for given in journal.read(folder):
-            yield Expected(given.producer_id, given.run_id, given.topic, given.given)
+            yield Expected(given.producer_id, given.run_id, given.topic, given.given, ended=given.run_id < newest)
 
 
 def committed(settings: Settings) -> dict[tuple[str, int], int] | None:

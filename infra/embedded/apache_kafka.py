@@ -89,7 +89,9 @@ class ApacheKafka:
         config.write_text("".join(f"{name}={value}\n" for name, value in self._server_properties().items()))
         if not (self.folder / "log" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            _run([java, "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)])
+            # One argument: an id may begin with a dash, which would read as an option.
+            identified = f"--cluster-id={cluster}"
+            _run([java, "-cp", classpath, "kafka.tools.StorageTool", "format", identified, "-c", str(config)])
         self._child = Child(
             [
                 *(java, f"-Xmx{self._heap_mb}m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),

@@ -184,7 +184,7 @@ def test_a_dry_run_prints_one_tick_and_leaves_no_trace(tmp_path: Path, stub: Stu
     ("flags", "says"),
     [
         (("--sources", "nvml,nvlm"), "found nvlm"),
-        (("--for", "soon"), "--for expects a time"),
+        (("--for", "soon"), "--for: expected a duration"),
         (("--set", "agent.tick_ms=700"), "60000"),
     ],
 )

@@ -178,9 +178,9 @@ def test_thirty_thousand_nodes_fit_one_event(embedded_broker: EmbeddedBroker, tm
 
 
 @pytest.mark.kafka
-def test_thirty_thousand_nodes_fit_one_event_in_apache_kafka(apache_kafka: ApacheKafka, tmp_path: Path) -> None:
-    create_topic(apache_kafka.bootstrap, "leases", {"max.message.bytes": "4000000"})
-    check_thirty_thousand_nodes(apache_kafka.bootstrap, tmp_path)
+def test_thirty_thousand_nodes_fit_one_event_in_apache_kafka(fresh_apache_kafka: ApacheKafka, tmp_path: Path) -> None:
+    create_topic(fresh_apache_kafka.bootstrap, "leases", {"max.message.bytes": "4000000"})
+    check_thirty_thousand_nodes(fresh_apache_kafka.bootstrap, tmp_path)
 
 
 LIMIT = '[[limit]]\ntenant = "acme"\nname = "requests"\nwindow = "1m"\nvalue = 100\n'

@@ -231,6 +231,6 @@ def test_the_trace_reaches_the_embedded_broker(embedded_broker: EmbeddedBroker, 
 
 
 @pytest.mark.kafka
-def test_the_trace_reaches_apache_kafka(apache_kafka: ApacheKafka, tmp_path: Path) -> None:
-    create_topic(apache_kafka.bootstrap, "tenant-usage", {"message.timestamp.type": "LogAppendTime"})
-    check_replay_reaches_the_log(apache_kafka.bootstrap, tmp_path / "state", "--keep-times")
+def test_the_trace_reaches_apache_kafka(fresh_apache_kafka: ApacheKafka, tmp_path: Path) -> None:
+    create_topic(fresh_apache_kafka.bootstrap, "tenant-usage", {"message.timestamp.type": "LogAppendTime"})
+    check_replay_reaches_the_log(fresh_apache_kafka.bootstrap, tmp_path / "state", "--keep-times")
