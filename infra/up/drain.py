@@ -32,7 +32,8 @@ class Backlog:
     """
 
     def __init__(self, kafka: KafkaSettings, client: Client, ends: Callable[[], Mapping[str, int]]) -> None:
-        described = admin(kafka).describe_topics(TopicCollection(list(KINDS)), request_timeout=kafka.timeout_s)
+        asker = admin(kafka)  # must outlive its futures
+        described = asker.describe_topics(TopicCollection(list(KINDS)), request_timeout=kafka.timeout_s)
         self._ids = {name: str(future.result(kafka.timeout_s + 5).topic_id) for name, future in described.items()}
         self._client = client
         self._ends = ends
