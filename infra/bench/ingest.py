@@ -70,6 +70,10 @@ def ingest(
         baseline = measure_baseline(stack)
         client.close()
         journal.close()
+    ratios = {
+        "ratio_inserts": alone.ratio_to(baseline.per_cpu_s),
+        "ratio_everything": drained.ratio_to(baseline.merged_per_cpu_s),
+    }
     return {
         "fill": _filled(filled),
         "inserts_only": alone.as_dict(),
@@ -83,9 +87,8 @@ def ingest(
             **dict(zip(("rows", "distinct", "gpu_samples"), (int(value) for value in exact), strict=True)),
         },
         "baseline": baseline.as_dict(),
-        "ratio_inserts": alone.ratio_to(baseline.per_cpu_s),
-        "ratio_everything": drained.ratio_to(baseline.merged_per_cpu_s),
-        "void": baseline.void,
+        **ratios,
+        "void": baseline.void or None in ratios.values(),
     }
 
 

@@ -23,7 +23,7 @@ def command() -> None:
 @command.command(
     epilog="""\b
 Examples:
-  gpufleet bench ingest --gpus 8192 --seconds 60
+  gpufleet bench ingest --gpus 100000 --seconds 120
   gpufleet bench ingest --broker kafka --gpus 220160 --seconds 600 --json
   gpufleet bench ingest --broker kafka --paced --seconds 300"""
 )
@@ -46,7 +46,8 @@ def ingest(
     """A fleet's events through the real consumer and projector, against a well-written straightforward pipeline.
 
     Fills the topics, drains them, reports GPU samples per second and per CPU-second of broker, consumer and store,
-    merge debt, bytes per value, and the ratio. The embedded broker is memory only: its fill is capped, and says so.
+    merge debt, bytes per value, and the ratios ("void" when a stage was too short for one). The embedded broker is
+    memory only: its fill is capped, and says so.
     """
     from infra.bench import ingest as bench
     from infra.bench import paced as at_pace

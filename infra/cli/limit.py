@@ -98,7 +98,7 @@ def _now() -> int:
 def _line(state: str, item: HeldLimit) -> str:
     from producers.checks import utc_text
 
-    value = "none" if item.value is None else f"{item.value:,g}"
+    value = "none" if item.value is None else f"{item.value:,.15g}"
     return f"{item.key}  {value}  since {utc_text(item.valid_from)}  {item.action}  {state}"
 
 

@@ -82,7 +82,10 @@ def command(
         backfill_hours=0.0 if no_backfill else backfill_hours,
     )
     with View(f"gpufleet: {fleet.name}, {fleet.gpus:,} GPUs on {fleet.nodes:,} nodes") as view:
-        outcome = run(options, settings, view, stop)
+        try:
+            outcome = run(options, settings, view, stop)
+        except scenarios.ScenarioError as error:  # the folder remembers another fleet
+            raise UsageError(str(error)) from None
     if as_json:
         print_json(outcome.as_dict(), pretty=False)
     else:

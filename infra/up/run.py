@@ -116,6 +116,8 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
             mend.name_again(client)
         journal = Journal.start(stack.journals, scenario.site, producers(scenario), TOPICS)
         verdict.begun(stack.data, journal.run_id, options.broker)
+        if not first and options.broker == "embedded":
+            stack.put_back(client)
         stack.start_consumer()
         stack.start_projector()
         with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:

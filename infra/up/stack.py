@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +26,11 @@ from infra.embedded.store.passwords import hash_password, new_password
 from infra.embedded.store.process import StoreProcess
 from infra.embedded.store.users import Kind, User, write_secret
 from infra.errors import UnreachableError, UsageError
-from infra.kafka.client import admin
+from infra.kafka.client import admin, librdkafka
 from infra.kafka.topics import Topics, wanted
 from infra.up.accounts import acknowledged
 from infra.up.drain import Backlog, log_ends
+from infra.up.relog import put_back
 from producers.journal import Journal, JournalError, JournalInUseError, lock
 
 Broker = Literal["embedded", "kafka"]
@@ -77,6 +79,7 @@ class Stack:
         )
         self.store: StoreProcess | None = None
         self.children: dict[str, Child] = {}
+        self._put_back: Counter[str] = Counter()
 
     def __enter__(self) -> Stack:
         try:
@@ -98,11 +101,17 @@ class Stack:
         """A connection to the store as the operator, in the database."""
         return connect_store(self.settings, database=self.settings.store.database)
 
+    def put_back(self, client: Client) -> None:
+        """Give a broker that forgets the leases and limits of earlier runs again; before anything reads or sends."""
+        self._put_back = put_back(client, librdkafka(self.settings.kafka))
+
     def backlog(self, client: Client, journal: Journal) -> Backlog:
         """What is sent and not stored yet; by the journals, from ``journal`` on, where the broker cannot tell."""
         if self._kind == "kafka":
             return Backlog(self.settings.kafka, client, log_ends(self.settings.kafka))
-        return Backlog(self.settings.kafka, client, lambda: acknowledged(journal, self.journals))
+        return Backlog(
+            self.settings.kafka, client, lambda: self._put_back + Counter(acknowledged(journal, self.journals))
+        )
 
     def pids(self) -> dict[str, int]:
         """Process ids by role, for CPU and memory meters."""

@@ -19,14 +19,18 @@ from infra.up.snapshot import Snapshot
 QUESTIONS = {
     "Which GPUs are sick, and why?": "SELECT * FROM sick_gpus LIMIT 20",
     "What did each tenant lease, and what was delivered?": (
-        "SELECT * FROM lease_delivery ORDER BY hour DESC, tenant LIMIT 20"
+        "SELECT hour, tenant, lease_id, gpu_model, gpus, round(delivered_share, 4) AS delivered, sla_target "
+        "FROM lease_delivery WHERE hour < toStartOfHour(now()) ORDER BY hour DESC, tenant LIMIT 20"
     ),
     "How much power does each rack draw?": (
         "SELECT rack, tenant, round(power_w_sum / power_w_s * gpus / 1000, 1) AS kw FROM rack_1m FINAL "
         "WHERE ts = (SELECT max(ts) FROM rack_1m) ORDER BY kw DESC LIMIT 20"
     ),
     "How close is each customer to its limits?": "SELECT * FROM tenant_headroom LIMIT 20",
-    "How fresh and complete is the data?": "SELECT * FROM ingest_health",
+    "How fresh and complete is the data?": (
+        "SELECT topic, inserts, round(rows_per_s, 1) AS rows_s, duplicates, dead_letters, "
+        "round(append_to_stored_s_p99, 2) AS stored_s_p99 FROM ingest_health"
+    ),
 }
 """Five questions to ask a running fleet, with the SQL that answers them."""
 

@@ -25,8 +25,8 @@ class LimitChange:
     """set, raised, lowered or removed."""
 
     def __str__(self) -> str:
-        before = "" if self.previous is None else f"{self.previous:,g} -> "
-        value = "none" if self.value is None else f"{self.value:,g}"
+        before = "" if self.previous is None else f"{self.previous:,.15g} -> "
+        value = "none" if self.value is None else f"{self.value:,.15g}"
         return f"{self.action}: {self.key}: {before}{value} from {utc_text(self.valid_from)}"
 
     def fields(self, reason: str) -> dict[str, Any]:
@@ -63,9 +63,10 @@ def _change(last: HeldLimit | None, limit: Limit, now_us: int) -> LimitChange | 
         return None
     valid_from = now_us - now_us % 1_000_000 if limit.valid_from is None else limit.valid_from
     if last and valid_from < last.valid_from:
+        held = "none" if last.value is None else f"{last.value:,.15g}"
         raise ConflictError(
             f"limit {limit.key}: a change from {utc_text(valid_from)} would not hold, for another begins later, at "
-            f"{utc_text(last.valid_from)} ({last.action} to {'none' if last.value is None else f'{last.value:,g}'}): "
+            f"{utc_text(last.valid_from)} ({last.action} to {held}): "
             "give a `from` after it"
         )
     return LimitChange(limit.key, limit.value, previous, valid_from, _action(previous, limit.value))

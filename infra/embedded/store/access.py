@@ -44,6 +44,7 @@ class TenantLimits:
             "max_threads": str(self.threads),
             "allow_introspection_functions": "0",
             "allow_ddl": "0",
+            "output_format_write_statistics": "0",  # FORMAT JSON would count rows of others that were read
         }
 
 

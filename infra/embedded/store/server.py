@@ -89,7 +89,7 @@ class Server:
     async def _query(self, http: web.Request) -> web.StreamResponse:
         headers = {
             "X-ClickHouse-Query-Id": _one_line(http.query.get("query_id", "")) or str(uuid.uuid4()),
-            "X-ClickHouse-Server-Display-Name": self._engine.host,
+            "X-ClickHouse-Server-Display-Name": "gpufleet",
             "X-ClickHouse-Timezone": _one_line(http.query.get("session_timezone", "")) or self._engine.timezone,
         }
         if self._waiting >= MOST_WAITING:
@@ -142,7 +142,11 @@ class Server:
                 # Not before the thread has ended: the engine may still read the file when this request is gone.
                 done.add_done_callback(lambda _: ask.job.body.discard())
                 try:
-                    return await self._send(http, await pipe.began, pipe, ask.encoding, headers)
+                    answer = await pipe.began
+                    if user.kind is Kind.TENANT:
+                        # What the engine read beside the tenant's own rows would tell how many others have.
+                        answer.summary.read_rows = answer.summary.read_bytes = 0
+                    return await self._send(http, answer, pipe, ask.encoding, headers)
                 except BaseException:
                     pipe.leave()
                     if reading and not done.done():
