@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from infra.clickhouse.client import ClickHouse, connect
 from infra.clickhouse.render import Render
 from infra.config import Settings, StoreSettings
-from infra.errors import ConfigError, UsageError
+from infra.errors import ConfigError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -37,7 +37,15 @@ def connect_store(settings: Settings, *, database: str = "", tenant: str = "") -
     UnreachableError when nothing answers or the credentials are refused; UsageError for a tenant without credentials.
     """
     store = settings.store if not tenant else as_tenant(settings.store, tenant)
-    return connect(clickhouse(store, database=database))
+    try:
+        return connect(clickhouse(store, database=database))
+    except UnreachableError:
+        if settings.origin("store.url") != "default":
+            raise
+        raise UnreachableError(
+            "no `gpufleet up` runs on ./gpufleet-data and store.url is not set: start one, name its folder with --data, "
+            f"or set store.url (nothing useful answers at {store.url})"
+        ) from None
 
 
 def as_tenant(store: StoreSettings, tenant: str) -> StoreSettings:
