@@ -43,8 +43,8 @@ def connect_store(settings: Settings, *, database: str = "", tenant: str = "") -
         if settings.origin("store.url") != "default":
             raise
         raise UnreachableError(
-            "no `gpufleet up` runs on ./gpufleet-data and store.url is not set: start one, name its folder with --data, "
-            f"or set store.url (nothing useful answers at {store.url})"
+            "no `gpufleet up` runs on ./gpufleet-data and store.url is not set: start one, name its folder with "
+            f"--data, or set store.url (nothing useful answers at {store.url})"
         ) from None
 
 
