@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from producers.agent.settings import AgentSettings
 
 
-@click.command("agent")
+@click.command(
+    "agent",
+    epilog="""\b
+Examples:
+  gpufleet agent --dry-run
+  gpufleet agent --rack r0001 --sources nvml,kmsg,host,nic
+  gpufleet agent --dcgm-url http://127.0.0.1:9400/metrics --for 60s""",
+)
 @click.option("--node", help="Name of this node. [default: its host name]")
 @click.option("--rack", help="Rack it stands in.")
 @click.option("--sources", help="Comma-separated: nvml, kmsg, dcgm, host, nic. [default: as the settings enable them]")

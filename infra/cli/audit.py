@@ -23,7 +23,13 @@ _SPAN = re.compile(r"(\d+)\s*(s|m|h|d)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet audit
+  gpufleet audit --since 2026-11-17T10:00 --node h100-r0001-n03 --json
+  gpufleet audit --repair"""
+)
 @click.option("--since", metavar="TIME", help="Look at events from then on: 90s, 15m, 2h, 3d ago or ISO 8601 (UTC).")
 @click.option("--node", help="Look at one node (or another producer) only.")
 @click.option("--repair", "mend", is_flag=True, help="Remove doubled rows; recompute windows that are off.")

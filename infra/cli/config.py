@@ -12,7 +12,13 @@ from infra.config import Settings
 from infra.config.render import reference, rows, template
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gpufleet config init
+  gpufleet config show
+  gpufleet config show --json"""
+)
 def command() -> None:
     """Show the settings in effect, or write a settings file to start from."""
 

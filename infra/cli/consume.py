@@ -26,7 +26,12 @@ DAY_S = 86_400.0
 MIB = 1 << 20
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet consume
+  gpufleet consume --topics node-telemetry,node-events --metrics-port 9465"""
+)
 @click.option("--topics", metavar="NAME,...", help="Topics to read.  [default: every kind of event]")
 @click.option("--group", metavar="ID", help="Kafka consumer group; else consume.group_id.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Port of /metrics and /health; 0 = none.")

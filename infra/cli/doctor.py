@@ -13,7 +13,12 @@ AREAS = ("machine", "kafka", "store", "registry", "agent")
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet doctor
+  gpufleet doctor --json"""
+)
 @click.option("--only", "areas", multiple=True, type=click.Choice(AREAS), help="Only this area; may be repeated.")
 @json_option
 @settings_options

@@ -24,7 +24,15 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the differences an
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
-@click.group("lease")
+@click.group(
+    "lease",
+    epilog="""\b
+Examples:
+  gpufleet lease list
+  gpufleet lease apply leases.toml --dry-run
+  gpufleet lease correct leases.toml --reason "wrong rack"
+""",
+)
 def command() -> None:
     """Apply, correct and list leases."""
 

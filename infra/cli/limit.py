@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from producers.limits.model import HeldLimit
 
 
-@click.group("limit")
+@click.group(
+    "limit",
+    epilog="""\b
+Examples:
+  gpufleet limit list --tenant anthropic
+  gpufleet limit apply limits.toml --dry-run""",
+)
 def command() -> None:
     """Apply and list a tenant's caps and limits."""
 

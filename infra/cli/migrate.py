@@ -8,7 +8,12 @@ from infra.cli.common import json_option, print_json, settings_options
 from infra.config import Settings
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet migrate --dry-run
+  gpufleet migrate"""
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be applied.")
 @json_option
 @settings_options

@@ -39,7 +39,13 @@ def projector_settings(settings: Settings, owner: str = "") -> ProjectorSettings
     )
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet project
+  gpufleet project --once
+  gpufleet project --from 2026-11-17T10:00 --to 2026-11-17T11:00"""
+)
 @click.option("--once", is_flag=True, help="Stop when every window that has closed is up to date.")
 @click.option("--from", "start", metavar="TIME", help="Recompute from this time on (ISO 8601, UTC); implies --once.")
 @click.option("--to", "end", metavar="TIME", help="End of the range to recompute. [default: now]")

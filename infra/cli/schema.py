@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 DICTIONARY = Path("docs/data-dictionary.md")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gpufleet schema list
+  gpufleet schema check
+  gpufleet schema docs --output docs/data-dictionary.md"""
+)
 def command() -> None:
     """List, check, register and document the event schemas."""
 

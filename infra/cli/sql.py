@@ -34,7 +34,13 @@ _REFUSED = frozenset({192, 193, 194, 516})
 """ClickHouse's error codes for unknown users and wrong passwords."""
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  gpufleet sql "SELECT * FROM sick_gpus"
+  gpufleet sql --as anthropic "SELECT * FROM tenant_headroom"
+  echo "SELECT 1" | gpufleet sql - --format csv"""
+)
 @click.argument("query")
 @click.option("--format", "format_", metavar="NAME", help=f"{', '.join(FORMATS)}, or any of ClickHouse's own names.")
 @click.option("--as", "tenant", metavar="TENANT", help="Ask as that tenant, with its credentials.")

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from infra.kafka.topics import Step, Topics, Wanted
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gpufleet topics plan
+  gpufleet topics apply --dry-run"""
+)
 def command() -> None:
     """Plan and create Kafka's topics."""
 

@@ -25,7 +25,13 @@ SHOWN_LINES = 20
 Emit = Callable[[int, dict[str, Any]], None]
 
 
-@click.group("usage")
+@click.group(
+    "usage",
+    epilog="""\b
+Examples:
+  gpufleet usage replay requests.jsonl --tenant anthropic
+  gpufleet usage replay requests.csv --dry-run""",
+)
 def command() -> None:
     """Turn a customer's request logs into usage events."""
 
