@@ -48,20 +48,6 @@ class Watermarks:
         run = self.runs[key] = Run()
         return run
 
-    def unchecked(self, key: Key, seq: int) -> bool:
-        """Whether ``seq`` may be inserted without a look-up; advances the watermark.
-
-        The intake does the same in line for speed; this is the rule in one place, for tests and callers off the hot
-        path.
-        """
-        run = self.runs.get(key) or self.meet(key)
-        if seq > run.watermark:
-            run.watermark = seq
-            return True
-        if seq > run.highest:
-            run.highest = seq
-        return False
-
     def learn(self, stored: Iterable[tuple[Key, int]]) -> None:
         """Take over what the store holds: (key, its max(seq) or -1) of runs that were unknown."""
         for key, max_seq in stored:

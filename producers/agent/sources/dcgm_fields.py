@@ -159,12 +159,3 @@ def by_name() -> dict[str, Field]:
         field = Field(number, kind, metric, factor, full)
         found.update(dict.fromkeys(full, field))
     return found
-
-
-EXPORTER_OWN = (
-    "DCGM_EXP_CLOCK_EVENTS_COUNT",
-    "DCGM_EXP_XID_ERRORS_COUNT",
-    "DCGM_EXP_GPU_HEALTH_STATUS",
-    "DCGM_EXP_P2P_STATUS",
-)
-"""The exporter's own metrics: counts over a sliding window. Recognised, not stored: the events behind them are."""
