@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.stub_nvml import Control, Stub, compile_stub
+from infra.bench.stub_nvml import Control, Stub, compile_stub
 
 
 @pytest.fixture(scope="session")

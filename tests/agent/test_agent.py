@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.bench.stub_nvml import Stub
 from producers.agent.agent import journal_folder
 from producers.agent.build import sources
 from producers.agent.clock import SystemClock
@@ -19,7 +20,6 @@ from producers.agent.process import MemoryOutbox
 from producers.agent.sources.base import GpuDevice, Sample
 from producers.encode import Message
 from producers.journal import read
-from tests.agent.stub_nvml import Stub
 from tests.agent.support import Bench, ManualClock, Told, fixed, settings, until
 
 START = 1_790_000_000_000_000 // 60_000_000 * 60_000_000 + 50_000

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra.bench.stub_nvml import Stub
 from producers.agent.clock import SystemClock
 from producers.agent.sources.base import SourceError
 from producers.agent.sources.nvml import NvmlSampler
 from producers.agent.sources.nvml_events import NvmlEventWatcher
 from producers.agent.sources.nvml_library import Gate
 from producers.agent.sources.nvml_metrics import decode_ber
-from tests.agent.stub_nvml import Stub
 from tests.agent.support import Facts, until
 
 

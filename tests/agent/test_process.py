@@ -18,13 +18,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from infra.bench.stub_nvml import Stub
 from infra.embedded.broker import EmbeddedBroker
 from producers.agent.agent import TOPICS, journal_folder
 from producers.agent.process import decode
 from producers.encode import Message
 from producers.journal import Given, read
 from schemas import identity
-from tests.agent.stub_nvml import Stub
 from tests.agent.support import until
 from tests.conftest import missing
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.stub_nvml import Stub, compile_stub
+from infra.bench.stub_nvml import Stub, compile_stub
 from tests.agent.test_dcgm_exporter import FIELDS, RAW, exporter, line
 from tests.e2e.support import COMMAND, Up, environment, query, until
 
@@ -27,7 +27,7 @@ FAST: dict[str, Callable[[int], float]] = {
     "tensor_active": lambda _gpu: 0.625,
     "energy_j": lambda _gpu: 5_000_000,
 }
-"""What the stub's eight H100s read, by hand from tests/agent/stub_nvml.py."""
+"""What the stub's eight H100s read, by hand from infra/bench/stub_nvml."""
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-/* A stand-in for libnvidia-ml.so.1: the calls the agent makes, answered from a file that the test maps too.
+/* A stand-in for libnvidia-ml.so.1: the calls the agent makes, answered from a file that whoever drives it maps too.
  *
- * Layout of the file = struct control, mirrored in tests/agent/stub_nvml.py. The path comes from NVML_STUB_CONTROL or
+ * Layout of the file = struct control, mirrored in __init__.py. The path comes from NVML_STUB_CONTROL or
  * from nvml_stub_open(). Every call can fail (fail_call, fail_code; on one GPU or on all), be unsupported
- * (unsupported: names between commas) or hang (hang_call) until the test clears the name. */
+ * (unsupported: names between commas) or hang (hang_call) until the driver of the file clears the name. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

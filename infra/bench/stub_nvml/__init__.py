@@ -1,4 +1,8 @@
-"""The test's side of the stub NVML library: compile it, map its control file, set what it answers."""
+"""A stand-in for NVML, for tests and benchmarks on a machine without NVIDIA GPUs.
+
+``nvml.c`` is a libnvidia-ml.so.1 that answers from a control file; here it is compiled, and the file is mapped and
+filled. An agent finds it by ``agent.nvml.library`` and the file by the variable NVML_STUB_CONTROL.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).with_name("stub") / "nvml.c"
+SOURCE = Path(__file__).with_name("nvml.c")
+CONTROL_VARIABLE = "NVML_STUB_CONTROL"
+"""Environment variable with the path of the control file."""
 MAX_GPUS, MAX_XIDS, GPM_METRICS = 16, 64, 512
 U32, U64, I32 = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int32
 
