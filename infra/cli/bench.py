@@ -53,8 +53,7 @@ def ingest(
     from infra.bench import paced as at_pace
     from producers.simulator import scenario as scenarios
 
-    if 60 % ticks:
-        raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")
+    _divides_a_minute(ticks)
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -77,6 +76,37 @@ def ingest(
         else:
             report = bench.ingest(data, settings, broker, fleet, seconds, say, overrides)
     print_json(report) if as_json else _print(report)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet bench agent
+  gpufleet bench agent --seconds 60 --json"""
+)
+@click.option("--seconds", type=click.IntRange(min=5), default=600, show_default=True, help="How long it runs.")
+@click.option("--gpus", type=click.IntRange(1, 16), default=8, show_default=True, help="GPUs of the stand-in.")
+@click.option("--ticks", type=click.IntRange(1, 60), default=5, show_default=True, help="K, samples per event.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep its log here. [default: a temporary folder]")
+@json_option
+def agent(seconds: int, gpus: int, ticks: int, folder: Path | None, as_json: bool) -> None:
+    """What the node agent costs: its CPU and memory at one sample a second.
+
+    Runs `gpufleet agent` with nvml, kmsg, host and nic against an embedded broker. Without an NVIDIA driver it
+    watches a stand-in: a library compiled here (needs a C compiler) whose GPUs and NICs change every second.
+    """
+    from infra.bench import agent as bench
+
+    _divides_a_minute(ticks)
+    with _place(folder) as data:
+        data.mkdir(parents=True, exist_ok=True)
+        report = bench.agent(data, seconds, gpus, ticks, lambda text: click.echo(text, err=True))
+    print_json(report) if as_json else _print(report)
+
+
+def _divides_a_minute(ticks: int) -> None:
+    if 60 % ticks:
+        raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")
 
 
 @contextmanager
