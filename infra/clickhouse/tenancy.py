@@ -29,6 +29,7 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
         "projector_state": None,
         "projector_lock": None,
         "projector_requests": None,
+        "audit_runs": None,
         # projections
         "rack_10s": "tenant",
         "rack_1m": "tenant",
@@ -38,6 +39,13 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
         "usage_1m": "tenant",
         "usage_1h": "tenant",
         "usage_1d": "tenant",
+        "health_1m": "tenant",
+        "health_1h": "tenant",
+        "fleet_1h": "tenant",
+        "sick_1m": "tenant",
+        "job_1m": "tenant",
+        "facility_1m": None,
+        "node_place": "tenant",
     }
 )
 """Table -> the column that names the tenant whose row it is; None = tenants read nothing of it."""
