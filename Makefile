@@ -5,16 +5,18 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+GRAFANA_VENV := .venv-grafana
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help up test lint format types pytest bench clean
+.PHONY: help up test lint format types pytest bench grafana clean
 
 help:
 	@echo 'make up      broker, store, simulated fleet, consumer and projector on this machine (ARGS="--nodes 20" ...)'
 	@echo 'make test    everything that CI runs: ruff, mypy, pytest (PYTEST_ARGS="-k config" ...)'
 	@echo 'make lint | format | types | pytest    one part of it'
 	@echo 'make bench   measure ingest on this machine (ARGS="--seconds 60" ...)'
+	@echo 'make grafana the command that provisions a Grafana, in an environment of its own (ARGS="plan" ...)'
 	@echo 'make clean   remove .venv and caches; data folders stay'
 
 up: $(VENV)/.stamp-up
@@ -33,14 +35,17 @@ format: $(VENV)/.stamp-dev
 types: $(VENV)/.stamp-dev
 	$(BIN)/mypy
 
-pytest: $(VENV)/.stamp-dev
+pytest: $(VENV)/.stamp-dev $(GRAFANA_VENV)/.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-up
 	$(BIN)/gpufleet bench ingest $(ARGS)
 
+grafana: $(GRAFANA_VENV)/.stamp
+	$(GRAFANA_VENV)/bin/gpufleet grafana $(or $(ARGS),--help)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRAFANA_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp is newer than the files it was made from, so that a second run does nothing.
 $(VENV)/.stamp-up: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -54,6 +59,13 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 		'Runs on Linux x86-64, Linux arm64 and macOS arm64.'
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/.stamp-up $@
+
+# Apart from $(VENV): grafana-client's urllib3-future takes the place of the urllib3 that clickhouse-connect uses.
+$(GRAFANA_VENV)/.stamp: pyproject.toml constraints-grafana.txt | $(VENV)/bin/python
+	@echo 'Installing gpufleet[grafana] into $(GRAFANA_VENV): about 35 MB to download the first time.'
+	@$(BIN)/python -m venv $(GRAFANA_VENV)
+	@$(GRAFANA_VENV)/bin/python -m pip install --disable-pip-version-check -q -c constraints-grafana.txt -e '.[grafana]'
+	@touch $@
 
 $(VENV)/bin/python:
 	@test -n '$(PYTHON)' || { echo 'gpufleet needs Python 3.11 or newer; found: '"$$(python3 --version 2>&1)" >&2; exit 2; }

@@ -48,7 +48,8 @@ EXTRA_OF_MODULE = {
     "httpx": "registry",
     "httpx2": "registry",
     "grafana_client": "grafana",
-    "grafana_foundation_sdk": "grafana",
+    "grafana_foundation_sdk": "boards",
+    "yaml": "grafana",
 }
 """Importable module -> the optional extra of the distribution that brings it."""
 
