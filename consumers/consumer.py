@@ -98,7 +98,7 @@ class Consumer:
         self._ward = Ward(
             settings.quarantine_share_limit, settings.quarantine_producers_min, settings.quarantine_window_s, clock
         )
-        letters = DeadLetterWriter(settings.kafka, settings.site, dead_letter_id)
+        letters = DeadLetterWriter(settings.writing, settings.site, dead_letter_id)
         lateness = Lateness(int(settings.late_after_s * 1e6), settings.late_producers_max)
         delivery = Delivery(store, letters, self._guard, clock, self.metrics, lateness)
         self._deliveries = Deliveries(delivery, settings.insert_threads)

@@ -45,7 +45,7 @@ class Membership:
         """Start reading each at its committed offset, or at the beginning."""
         self._metrics.rebalances.labels("assigned").inc()
         try:
-            self._topic_ids |= topic_ids(self._settings.kafka, sorted({p.topic for p in partitions}))
+            self._topic_ids |= topic_ids(self._settings.writing, sorted({p.topic for p in partitions}))
             found = starts(consumer, partitions, accept_lost=self._settings.accept_lost)
         except ConsumerError as error:
             self.error = error

@@ -24,6 +24,8 @@ class ConsumeSettings:
 
     kafka: Mapping[str, Any]
     """librdkafka options: brokers, security, and anything else; they win over the consumer's own."""
+    kafka_writing: Mapping[str, Any] | None = None
+    """The same for what writes dead letters and describes topics; None = as ``kafka``."""
     topics: tuple[str, ...] = tuple(KINDS)
     group: str = "gpufleet"
     consumer_id: str = field(default_factory=default_consumer_id)
@@ -96,3 +98,8 @@ class ConsumeSettings:
     """Port of /metrics and /health; 0 = any free one, None = no server."""
     accept_lost: bool = False
     """Start at what Kafka still has when retention overtook the group, instead of stopping with an error."""
+
+    @property
+    def writing(self) -> Mapping[str, Any]:
+        """librdkafka options of the clients that write dead letters and describe topics."""
+        return self.kafka if self.kafka_writing is None else self.kafka_writing

@@ -64,7 +64,7 @@ def measure_baseline(stack: Stack) -> Baseline:
         with merges_stopped(client, straightforward.TABLE):
             meter = CpuMeter({"store": stack.store.pid})
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                rows, cpu_s = pool.apply(run_baseline, (where, librdkafka(stack.settings.kafka)))
+                rows, cpu_s = pool.apply(run_baseline, (where, librdkafka(stack.settings.kafka, "consumer")))
             insert_cpu_s = meter.read()["store"].cpu_s
         meter = CpuMeter({"store": stack.store.pid})
         client.command(f"OPTIMIZE TABLE {straightforward.TABLE} FINAL")

@@ -95,7 +95,7 @@ def ingest(
 def _fill(stack: Stack, journal: Journal, scenario: Scenario, seconds: int, broker: Broker, say: Say) -> Filled:
     gpus = {node.node_id.encode(): node.gpus for node in topology.build(scenario).nodes}
     end_us = time.time_ns() // 60_000_000_000 * 60_000_000
-    with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
+    with KafkaOutbox(librdkafka(stack.settings.kafka, "producer"), journal) as outbox:
         simulation = Simulation(scenario, journal, outbox, ticks=TICKS)
         filled = fill(
             simulation,

@@ -45,7 +45,7 @@ def paced(
         client = stack.client()
         backlog = stack.backlog(client, journal)
         stop = threading.Event()
-        with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
+        with KafkaOutbox(librdkafka(stack.settings.kafka, "producer"), journal) as outbox:
             simulation = Simulation(scenario, journal, outbox, ticks=ticks)
             runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator", daemon=True)
             runner.start()

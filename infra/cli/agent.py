@@ -64,7 +64,7 @@ def command(
 def _run(process: Any, settings: Settings, length_us: int | None) -> Outcome:
     from infra.kafka.client import librdkafka
 
-    kafka = {**librdkafka(settings.kafka), "message.max.bytes": settings.kafka.message_max_bytes}
+    kafka = {**librdkafka(settings.kafka, "producer"), "message.max.bytes": settings.kafka.message_max_bytes}
     with explained():
         outcome: Outcome = process.run(
             kafka, settings.agent.buffer_mb << 20, _registered_ids(settings), length_us / 1e6 if length_us else None

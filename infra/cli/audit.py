@@ -141,7 +141,7 @@ def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
     from infra.kafka.client import librdkafka
     from schemas.catalogue import KINDS
 
-    config = {**librdkafka(settings.kafka), "group.id": settings.consume.group_id, "enable.auto.commit": False}
+    config = {**librdkafka(settings.kafka, "consumer"), "group.id": settings.consume.group_id, "enable.auto.commit": False}
     timeout = settings.kafka.timeout_s
     consumer = Consumer(config)
     try:

@@ -88,7 +88,8 @@ def consume_settings(
 
     consume = settings.consume
     return ConsumeSettings(
-        kafka=librdkafka(settings.kafka),
+        kafka=librdkafka(settings.kafka, "consumer"),
+        kafka_writing=librdkafka(settings.kafka, "producer"),
         topics=topics or tuple(KINDS),
         group=consume.group_id,
         site=settings.site.name,

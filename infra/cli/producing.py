@@ -53,7 +53,7 @@ def producer(settings: Settings, name: str, topics: Sequence[str]) -> Iterator[S
             settings.site.name,
             f"{name}@{socket.gethostname()}",
             topics,
-            {"message.max.bytes": settings.kafka.message_max_bytes, **librdkafka(settings.kafka)},
+            {"message.max.bytes": settings.kafka.message_max_bytes, **librdkafka(settings.kafka, "producer")},
             schema_ids=registry.ids() if registry else {},
         ) as session:
             yield session
@@ -85,7 +85,7 @@ def read_log(settings: Settings, topic: str, start: Mapping[int, int] | None = N
     with explained():
         registry = _registry(settings)
         yield from read_topic(
-            librdkafka(settings.kafka),
+            librdkafka(settings.kafka, "consumer"),
             topic,
             start=start,
             on_unreadable=lambda why: click.echo(f"gpufleet: {why}; left out", err=True),
@@ -100,7 +100,7 @@ def log_end(settings: Settings, topic: str) -> dict[int, int]:
 
     expect_topics(settings, [topic])
     with explained():
-        return end_offsets(librdkafka(settings.kafka), topic)
+        return end_offsets(librdkafka(settings.kafka, "consumer"), topic)
 
 
 def confirm(question: str, yes: bool) -> None:

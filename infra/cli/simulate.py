@@ -128,7 +128,7 @@ def _send(settings: Settings, fleet: Scenario, ticks: int, speed: float, length_
     with explained():
         held = journals.lock(folder)
         journal = journals.Journal.start(folder, fleet.site, producers(fleet), TOPICS)
-        kafka = {**librdkafka(settings.kafka), "message.max.bytes": settings.kafka.message_max_bytes}
+        kafka = {**librdkafka(settings.kafka, "producer"), "message.max.bytes": settings.kafka.message_max_bytes}
         try:
             with KafkaOutbox(kafka, journal) as outbox:
                 try:

@@ -77,7 +77,8 @@ class KafkaSettings(Section):
     ssl_key_password: SecretStr | None = Field(None, description="Password of ssl_key.")
     ssl_key_password_file: Path | None = Field(None, description="File that holds ssl_key_password.")
     librdkafka: dict[str, str] = Field(
-        default_factory=dict, description="Any other librdkafka option, passed through as it is and last."
+        default_factory=dict,
+        description="Any other librdkafka option, passed as it is and last, to the clients that have a use for it.",
     )
     partitions: int = Field(16, ge=1, le=1000, description="Partitions of a telemetry topic when it is created.")
     history_partitions: int = Field(4, ge=1, le=1000, description="Partitions of a history topic when it is created.")

@@ -77,7 +77,7 @@ def _probe(client: AdminClient, kafka: KafkaSettings, clock: Callable[[], float]
         done.set()
 
     producer = Producer(
-        {**librdkafka(kafka), "acks": "all", "linger.ms": 0, "message.timeout.ms": kafka.timeout_s * 1000}
+        {**librdkafka(kafka, "producer"), "acks": "all", "linger.ms": 0, "message.timeout.ms": kafka.timeout_s * 1000}
     )
     producer.list_topics(PROBE.name, timeout=kafka.timeout_s)  # connect first, so that sending is one round trip
     sent = clock()

@@ -10,12 +10,13 @@ from confluent_kafka.admin import AdminClient
 
 from infra.config import KafkaSettings
 from infra.errors import ConfigError, UnreachableError
+from infra.kafka.options import Client, for_client
 
 
-def librdkafka(settings: KafkaSettings) -> dict[str, Any]:
-    """Options common to producers, consumers and administration, in librdkafka's names.
+def librdkafka(settings: KafkaSettings, client: Client) -> dict[str, Any]:
+    """Options for one kind of client, in librdkafka's names.
 
-    The free table ``kafka.librdkafka`` comes last and wins.
+    The free table ``kafka.librdkafka`` comes last and wins; what only another kind understands is left out.
     """
     options: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap,
@@ -29,7 +30,7 @@ def librdkafka(settings: KafkaSettings) -> dict[str, Any]:
         "ssl.key.location": str(settings.ssl_key or ""),
         "ssl.key.password": settings.ssl_key_password.get_secret_value() if settings.ssl_key_password else "",
     }
-    return {name: value for name, value in options.items() if value} | dict(settings.librdkafka)
+    return {name: value for name, value in options.items() if value} | for_client(settings.librdkafka, client)
 
 
 class Admin(AdminClient):
@@ -41,7 +42,7 @@ class Admin(AdminClient):
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._reasons: list[str] = []
-        options: dict[str, Any] = {**librdkafka(settings), "error_cb": self._on_error}
+        options: dict[str, Any] = {**librdkafka(settings, "admin"), "error_cb": self._on_error}
         super().__init__(options, logger=quiet_logger())
 
     def _on_error(self, error: KafkaError) -> None:

@@ -54,7 +54,7 @@ def log_ends(kafka: KafkaSettings) -> Callable[[], dict[str, int]]:
 
     Not for the embedded broker: it answers with the base offset of the newest batch plus one.
     """
-    reader = Consumer({**librdkafka(kafka), "group.id": "gpufleet-backlog", "enable.auto.commit": False})
+    reader = Consumer({**librdkafka(kafka, "consumer"), "group.id": "gpufleet-backlog", "enable.auto.commit": False})
 
     def ends() -> dict[str, int]:
         topics = reader.list_topics(timeout=kafka.timeout_s).topics

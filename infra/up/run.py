@@ -120,7 +120,7 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
             stack.put_back(client)
         stack.start_consumer()
         stack.start_projector()
-        with KafkaOutbox(librdkafka(stack.settings.kafka), journal) as outbox:
+        with KafkaOutbox(librdkafka(stack.settings.kafka, "producer"), journal) as outbox:
             simulation = Simulation(
                 scenario,
                 journal,

@@ -103,7 +103,7 @@ class Stack:
 
     def put_back(self, client: Client) -> None:
         """Give a broker that forgets the leases and limits of earlier runs again; before anything reads or sends."""
-        self._put_back = put_back(client, librdkafka(self.settings.kafka))
+        self._put_back = put_back(client, librdkafka(self.settings.kafka, "producer"))
 
     def backlog(self, client: Client, journal: Journal) -> Backlog:
         """What is sent and not stored yet; by the journals, from ``journal`` on, where the broker cannot tell."""

@@ -131,7 +131,7 @@ def test_sasl_and_tls_reach_librdkafka(tmp_path: Path) -> None:
         '[kafka.librdkafka]\n"ssl.endpoint.identification.algorithm" = "none"\n"client.id" = "other"\n'
     )
     environ = {"GPUFLEET_KAFKA_SASL_PASSWORD": SECRET, "GPUFLEET_KAFKA_SSL_KEY_PASSWORD": "pass"}
-    assert librdkafka(load_in(tmp_path, environ).kafka) == {
+    assert librdkafka(load_in(tmp_path, environ).kafka, "producer") == {
         "bootstrap.servers": "a:9093,b:9093",
         "client.id": "other",  # the free table comes last
         "security.protocol": "sasl_ssl",

@@ -147,7 +147,11 @@ def test_a_registry_is_examined_when_configured() -> None:
 
 @pytest.mark.store
 def test_the_whole_report_before_and_after_setting_up(
-    tmp_path: Path, embedded_broker: EmbeddedBroker, store: StoreProcess, migrated_store: StoreProcess
+    tmp_path: Path,
+    embedded_broker: EmbeddedBroker,
+    store: StoreProcess,
+    migrated_store: StoreProcess,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def examine(process: StoreProcess) -> tuple[int, dict[str, dict[str, str]]]:
         (tmp_path / "pw").write_text(process.password)
@@ -156,6 +160,7 @@ def test_the_whole_report_before_and_after_setting_up(
         file.write_text(
             f'[kafka]\nbootstrap = "{embedded_broker.bootstrap}"\n'
             f'[store]\nurl = "{process.url}"\npassword_file = "pw"\n'
+            '[kafka.librdkafka]\n"session.timeout.ms" = "6000"\n"linger.ms" = "5"\n'
         )
         areas = ["--only", "kafka", "--only", "store", "--only", "registry"]
         result = CliRunner().invoke(command, ["-c", str(file), "--json", *areas])
@@ -174,6 +179,7 @@ def test_the_whole_report_before_and_after_setting_up(
     for check in ("kafka reach", "kafka write", "kafka topics", "store reach", "store clock", "store migrations"):
         assert after[check]["status"] == "ok", after[check]
     assert after["registry reach"]["status"] == "skip"
+    assert "CONFWARN" not in capfd.readouterr().err, "an option went to a client that has no use for it"
 
 
 def test_dependencies_that_are_away_fail_with_exit_code_1() -> None:
