@@ -1,4 +1,4 @@
--- Grain: site, model, tenant and hour. Summed from rack_1m: weeks and years of the whole fleet. Read it with FINAL.
+-- Grain: site, model, tenant and hour: weeks and years of the whole fleet. Read it with FINAL.
 CREATE TABLE IF NOT EXISTS gpufleet.fleet_1h
 (
     site LowCardinality(String) COMMENT 'Data centre' CODEC(ZSTD(1)),
