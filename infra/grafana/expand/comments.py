@@ -8,7 +8,7 @@ _DOLLAR = re.compile(r"\$[A-Za-z0-9_]*\$")
 
 
 def quoted_end(sql: str, at: int, *, backslash: bool) -> int:
-    """The place behind the quoted text that opens at ``at``, doubled (and, with ``backslash``, escaped) quotes inside."""
+    """The place behind the quoted text that opens at ``at``; doubled (``backslash``: and escaped) quotes are inside."""
     mark = sql[at]
     at += 1
     while at < len(sql):
