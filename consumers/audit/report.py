@@ -101,6 +101,10 @@ class AuditReport:
     freshness_p50_s: float | None = None
     """Store time minus tick time of live ticks; None when there are none."""
     freshness_p99_s: float | None = None
+    ticks_live: int = 0
+    """Node ticks that freshness is measured on: of live runs, stored within two minutes."""
+    ticks_late: int = 0
+    """Those of live runs that came later (an outage, a spool); a back-fill counts in neither."""
     windows_checked: int = 0
     findings: list[Finding] = field(default_factory=list)
     unlisted: int = 0
@@ -133,6 +137,8 @@ class AuditReport:
             "dead_letters": self.dead_letters,
             "freshness_p50_s": self.freshness_p50_s,
             "freshness_p99_s": self.freshness_p99_s,
+            "ticks_live": self.ticks_live,
+            "ticks_late": self.ticks_late,
             "windows_checked": self.windows_checked,
             "findings": [f.to_dict() for f in listed],
             "findings_unlisted": self.unlisted + len(self.findings) - len(listed),

@@ -114,7 +114,12 @@ def show(report: AuditReport) -> None:
     if len(report.findings) > _SHOWN:
         click.echo(f"  ... and {len(report.findings) - _SHOWN} more; --json lists them")
     if report.freshness_p50_s is not None:
-        click.echo(f"freshness p50 {report.freshness_p50_s:.2f} s, p99 {report.freshness_p99_s:.2f} s")
+        click.echo(
+            f"freshness p50 {report.freshness_p50_s:.2f} s, p99 {report.freshness_p99_s:.2f} s"
+            f" of {report.ticks_live:,} live node ticks"
+        )
+    if report.ticks_late:
+        click.echo(f"{report.ticks_late:,} node ticks of live runs were stored more than two minutes late")
     verdict = "exact" if report.ok else "NOT exact"
     click.echo(
         f"{verdict}: {report.lost:,} lost, {report.duplicated:,} doubled, {report.dead_letters:,} dead letters,"
@@ -141,7 +146,11 @@ def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
     from infra.kafka.client import librdkafka
     from schemas.catalogue import KINDS
 
-    config = {**librdkafka(settings.kafka, "consumer"), "group.id": settings.consume.group_id, "enable.auto.commit": False}
+    config = {
+        **librdkafka(settings.kafka, "consumer"),
+        "group.id": settings.consume.group_id,
+        "enable.auto.commit": False,
+    }
     timeout = settings.kafka.timeout_s
     consumer = Consumer(config)
     try:

@@ -342,16 +342,33 @@ def test_repair_deletes_all_but_one_of_each_double(bench: Bench) -> None:
     assert off(run_audit(bench)) == []
 
 
-def test_freshness_of_live_ticks(bench: Bench) -> None:
+def test_freshness_is_that_of_live_ticks_alone(bench: Bench) -> None:
     now = datetime.now(UTC).timestamp()
-    live = [bench.events.telemetry("n1", now - 10 - i, 1, 1000) for i in range(3)]
-    coarse = [bench.events.telemetry("n2", now - 7200, 1, 60_000)]
-    bench.events.insert(TOPIC, [*live, *coarse], ledger=False)
-    report = run_audit(bench, compare_windows="none", live_since=datetime.fromtimestamp(now - 60, UTC))
+    run = int((now - 3600) * US)  # this run began an hour ago
+
+    def event(node: str, ago: float, ticks: int = 1, interval_ms: int = 1000) -> dict[str, Any]:
+        return bench.events.telemetry(node, now - ago, ticks, interval_ms, run=run)
+
+    live = [event("n1", 10 + i) for i in range(3)]
+    spooled = [event("n1", 1800, 5), event("n1", 600, 5)]
+    filled = [event("n1", 7200 + i) for i in range(50)]
+    coarse = [event("n2", 1800, 1, 60_000), event("n2", 30, 1, 60_000)]
+    bench.events.insert(TOPIC, [*live, *spooled, *filled, *coarse], ledger=False)
+    report = run_audit(bench, compare_windows="none")
+    assert (report.ticks_live, report.ticks_late) == (3, 10)
     assert report.freshness_p50_s is not None
     assert report.freshness_p99_s is not None
-    assert 11 <= report.freshness_p50_s < 60
-    assert report.freshness_p50_s <= report.freshness_p99_s < 100
+    assert 11 <= report.freshness_p50_s <= report.freshness_p99_s < 120
+    later = run_audit(bench, compare_windows="none", since=datetime.fromtimestamp(now - 1200, UTC))
+    assert (later.ticks_live, later.ticks_late) == (3, 5)
+
+
+def test_a_back_fill_alone_has_no_freshness(bench: Bench) -> None:
+    began = datetime.now(UTC).timestamp()
+    ticks = [bench.events.telemetry("n1", began - 60 - i, 1, 1000, run=int(began * US)) for i in range(5)]
+    bench.events.insert(TOPIC, ticks, ledger=False)
+    report = run_audit(bench, compare_windows="none")
+    assert (report.freshness_p50_s, report.freshness_p99_s, report.ticks_live, report.ticks_late) == (None, None, 0, 0)
 
 
 def test_the_report_as_json_keeps_the_wrong_ones() -> None:
