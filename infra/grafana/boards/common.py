@@ -1,0 +1,134 @@
+"""Panels that several boards show, with other rows in scope: so that a figure means the same on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infra.grafana import colours, thresholds, units
+from infra.grafana.links import Link
+from infra.grafana.panels import Panel, stat, timeseries
+from infra.grafana.query import HEALTH, Windows, share
+
+_COMPLETENESS = (
+    "GPU-seconds that came in, of those that were due (GPUs in service, not opted out). Whatever else the board shows "
+    "is of this share of the fleet only: missing data is never drawn as zero."
+)
+_COMPLETENESS_DO = "Below 99.9 %: find the silent nodes (Health); if none is silent, the pipeline is behind (Pipeline)."
+
+
+def completeness(id_: int, scope: str, *, width: int = 4, links: Sequence[Link] = ()) -> Panel:
+    """Expected against received over the whole range."""
+    sql = f"""SELECT {share("sum(reported_s)", "sum(expected_s)")} AS "Completeness"
+FROM {HEALTH.rows("reported_s, expected_s", scope)}"""
+    return stat(
+        id_,
+        "Completeness",
+        sql,
+        means=f"{_COMPLETENESS} Over the whole range.",
+        do=_COMPLETENESS_DO,
+        unit=units.RATIO,
+        decimals=2,
+        width=width,
+        steps=thresholds.COMPLETENESS,
+        links=links,
+    )
+
+
+def completeness_over_time(
+    id_: int, scope: str, *, width: int = 12, height: int = 8, links: Sequence[Link] = ()
+) -> Panel:
+    """Expected against received, point by point."""
+    sql = f"""SELECT {HEALTH.time},
+    {share("sum(reported_s)", "sum(expected_s)")} AS "received of expected"
+FROM {HEALTH.rows("reported_s, expected_s", scope)}
+GROUP BY time
+{HEALTH.gaps}"""
+    return timeseries(
+        id_,
+        "Completeness",
+        sql,
+        means=_COMPLETENESS,
+        do=_COMPLETENESS_DO,
+        unit=units.RATIO,
+        decimals=1,
+        width=width,
+        height=height,
+        top=1,
+        colours={"received of expected": colours.MISSING},
+        links=links,
+    )
+
+
+def freshness(id_: int, table: str, scope: str, *, width: int = 4, window_s: int = 60) -> Panel:
+    """Age of the newest closed window at the end of the range."""
+    sql = f"""SELECT if(count() = 0, NULL, dateDiff('second', max(ts), $__toTime) - {window_s}) AS "Age of data"
+FROM gpufleet.{table}
+WHERE ts > $__toTime - 86400 AND ts <= $__toTime - {window_s} AND is_deleted = 0 AND {scope}"""
+    return stat(
+        id_,
+        "Age of the data",
+        sql,
+        means="Time from the end of the newest closed window to the end of the range; no data = nothing within a day.",
+        do="Minutes old: the projector or the consumer is behind, see Pipeline. Everything else on the board is that "
+        "old, too.",
+        unit=units.SECONDS,
+        width=width,
+        decimals=0,
+        steps=thresholds.DATA_AGE,
+    )
+
+
+def gpus_by_class(id_: int, scope: str, *, width: int = 12, height: int = 8, title: str = "GPUs by health") -> Panel:
+    """GPUs per class of health over time: means over each point, so that the classes add up to all GPUs."""
+    columns = ("healthy_s", "unhealthy_s", "unknown_s", "opted_out_s", "not_in_service_s")
+    means = ",\n    ".join(
+        f'if(count() = 0, NULL, sum({column}) / {HEALTH.covered_s}) AS "{name}"'
+        for column, name in zip(columns, colours.HEALTH, strict=True)
+    )
+    sql = f"""SELECT {HEALTH.time},
+    {means}
+FROM {HEALTH.rows(", ".join(columns), scope)}
+GROUP BY time
+{HEALTH.gaps}"""
+    return timeseries(
+        id_,
+        title,
+        sql,
+        means="GPUs in each class, mean over each point. Healthy: reports, no open fault, no hardware slowdown. "
+        "Unhealthy: under a fault (its own, its node's, its NVLink domain's) or slowed down. Unknown: silent. Not in "
+        "service: maintenance, burn-in, RMA. A gap is a time without any data.",
+        do="Red: Health says what. Purple: find out whether the node or only its data is gone.",
+        unit=units.COUNT,
+        width=width,
+        height=height,
+        stack=True,
+        colours=colours.HEALTH,
+    )
+
+
+def throttling(id_: int, windows: Windows, scope: str, *, width: int = 12, height: int = 8) -> Panel:
+    """Share of GPU time in which clocks were held down, by reason."""
+    reasons = ("power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "power_brake")
+    columns = [f"throttle_{reason}_s" for reason in reasons]
+    shares = ",\n    ".join(
+        f'{share(f"sum({column})", "sum(throttle_known_s)")} AS "{name}"'
+        for column, name in zip(columns, colours.THROTTLING, strict=True)
+    )
+    sql = f"""SELECT {windows.time},
+    {shares}
+FROM {windows.rows(", ".join([*columns, "throttle_known_s"]), scope)}
+GROUP BY time
+{windows.gaps}"""
+    return timeseries(
+        id_,
+        "Clocks held down, by reason",
+        sql,
+        means="Share of GPU time in which the driver held clocks down, per reason. A software power cap is normal "
+        "under load; the other four are faults (mask 0xE8).",
+        do="Thermal: coolant and fans (Power and cooling). Power brake: the power supply asks for less. Hardware "
+        "slowdown: the GPU or its supply; open the node.",
+        unit=units.RATIO,
+        width=width,
+        height=height,
+        colours=colours.THROTTLING,
+    )
