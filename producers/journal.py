@@ -2,7 +2,7 @@
 
 A journal is two files in a folder: ``<run_id>.json`` (site, producers, topics) and ``<run_id>.seq``, a table of
 little-endian int64 with one row per (producer, topic): given out, acknowledged. The table is memory-mapped: it
-survives a killed process (not a power cut; that takes the durable spool).
+survives a killed process. After a power cut the durable spool, which holds the events themselves, amends it.
 
 Threads: one thread at a time writes ``given`` (the one that encodes), one writes ``acknowledged`` (the publisher's).
 They never write the same eight bytes, and each number is stored with one aligned write, so a process killed at any
@@ -16,9 +16,10 @@ import fcntl
 import json
 import mmap
 import os
+import struct
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ROW_BYTES = 16
 """A row of the table: given, acknowledged, both int64."""
+_ROW = struct.Struct("<qq")
 
 
 class JournalError(RuntimeError):
@@ -138,6 +140,9 @@ class Journal:
         """Count one event of the row as acknowledged by the broker. One thread a journal, not that of ``give``."""
         self.table[2 * row + 1] += 1
 
+    def reject(self, row: int) -> None:
+        """An event that no broker will take. It stays given out and not acknowledged: the audit names it."""
+
     def close(self) -> None:
         """Write the table to disk and let go of it. Nothing may be given or acknowledged afterwards."""
         if self._map.closed:
@@ -158,9 +163,17 @@ def _create(table: Path, size: int, description: Path, described: dict[str, Any]
         os.fsync(file.fileno())
         mapped = mmap.mmap(file.fileno(), size)
     partial_description = description.with_suffix(".json.partial")
-    partial_description.write_text(json.dumps(described))
+    with partial_description.open("w") as file:
+        file.write(json.dumps(described))
+        file.flush()
+        os.fsync(file.fileno())  # a name without content, after a power cut, would be a broken journal
     partial_description.rename(description)
     partial.rename(table)
+    entries = os.open(table.parent, os.O_RDONLY)
+    try:
+        os.fsync(entries)  # the next run must find this one's id, and begin above it
+    finally:
+        os.close(entries)
     return mapped
 
 
@@ -219,6 +232,37 @@ def prune(folder: Path, before: int, *, dry_run: bool = False) -> list[int]:
                 (folder / f"{run_id}.json").unlink(missing_ok=True)
         seen |= speakers
     return gone[::-1]
+
+
+RowKey = tuple[int, str, str]
+"""(run_id, producer_id, topic)"""
+
+
+def amend(folder: Path, given: Mapping[RowKey, int], acknowledged: Mapping[RowKey, int]) -> None:
+    """Correct the journals of earlier runs: at least so many given out, so many more acknowledged.
+
+    Runs and rows that the folder does not know are passed over. The caller holds the folder's lock; the run that goes
+    on may be named in ``given`` by its own thread only. JournalError as ``read``.
+    """
+    for run_id in sorted({run for run, _, _ in (*given, *acknowledged)}):
+        path = folder / f"{run_id}.json"
+        rows = {(row.producer_id, row.topic): row for row in _read_run(folder, run_id)}
+        if not path.exists() or not path.with_suffix(".seq").exists():
+            continue
+        described = json.loads(path.read_bytes())
+        width = len(described["topics"])
+        with path.with_suffix(".seq").open("r+b") as table:
+            for run, producer, topic in {*given, *acknowledged}:
+                if run != run_id or producer not in described["producers"] or topic not in described["topics"]:
+                    continue
+                before = rows.get((producer, topic))
+                numbers = (
+                    max(before.given if before else 0, given.get((run, producer, topic), 0)),
+                    (before.acknowledged if before else 0) + acknowledged.get((run, producer, topic), 0),
+                )
+                place = described["producers"].index(producer) * width + described["topics"].index(topic)
+                table.seek(place * ROW_BYTES)
+                table.write(_ROW.pack(*numbers))
 
 
 def _read_run(folder: Path, run_id: int) -> Iterator[Given]:

@@ -25,7 +25,6 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from producers.encode import Message
-from producers.journal import Journal
 from schemas import identity
 
 
@@ -40,6 +39,16 @@ class Outbox(Protocol):
 
     def flush(self, timeout_s: float) -> int:
         """Wait until everything taken is acknowledged; the number still waiting when time is up."""
+
+
+class Acknowledgements(Protocol):
+    """Told what became of a message, by the ``row`` it carries: the journal, or a spool between it and the outbox."""
+
+    def acknowledge(self, row: int) -> None:
+        """The broker has it. Called in the publisher's thread."""
+
+    def reject(self, row: int) -> None:
+        """No broker will ever take it. Called in any thread; must not call the outbox."""
 
 
 @dataclass(slots=True)
@@ -100,7 +109,7 @@ class KafkaOutbox:
     def __init__(
         self,
         config: Mapping[str, Any],
-        journal: Journal,
+        journal: Acknowledgements,
         bound_bytes: int = 256 << 20,
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
@@ -269,6 +278,7 @@ class KafkaOutbox:
 
     def _reject(self, message: Message, why: str) -> None:
         who = identity.unpack(message.header)
+        self._journal.reject(message.row)
         self.counters.rejected += 1
         self.counters.last_error = (
             f"event {who.seq} of {who.producer_id} (run {who.run_id}) for {message.topic}, {len(message.value)} bytes, "

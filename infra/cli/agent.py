@@ -16,8 +16,10 @@ from infra.cli.producing import explained
 
 if TYPE_CHECKING:
     from infra.config import Settings
+    from infra.config.models import AgentSpool
     from producers.agent.process import Outcome
     from producers.agent.settings import AgentSettings
+    from producers.spool.settings import SpoolSettings
 
 
 @click.command(
@@ -25,13 +27,19 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   gpufleet agent --dry-run
-  gpufleet agent --rack r0001 --sources nvml,kmsg,host,nic
+  gpufleet agent --rack r0001 --sources nvml,kmsg,host,nic --spool /var/lib/gpufleet/spool
   gpufleet agent --dcgm-url http://127.0.0.1:9400/metrics --for 60s""",
 )
 @click.option("--node", help="Name of this node. [default: its host name]")
 @click.option("--rack", help="Rack it stands in.")
 @click.option("--sources", help="Comma-separated: nvml, kmsg, dcgm, host, nic. [default: as the settings enable them]")
 @click.option("--dcgm-url", help="The page of a dcgm-exporter; adds dcgm to the sources.")
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder where events wait on disk. [default: setting agent.spool.dir, or beside the journal]",
+)
 @click.option("--for", "duration", metavar="TIME", help="Stop after this time, e.g. 60s. [default: run until stopped]")
 @click.option("--dry-run", is_flag=True, help="Send nothing: print what one tick would send, as JSON.")
 @settings_options
@@ -41,6 +49,7 @@ def command(
     rack: str | None,
     sources: str | None,
     dcgm_url: str | None,
+    spool: Path | None,
     duration: str | None,
     dry_run: bool,
 ) -> int:
@@ -50,7 +59,15 @@ def command(
 
     with explained("--for"):
         length_us = duration_us(duration) if duration else None
-    settings = settings.with_flags({"agent.node_id": node, "agent.rack": rack, "agent.dcgm_exporter.url": dcgm_url})
+    settings = settings.with_flags(
+        {
+            "agent.node_id": node,
+            "agent.rack": rack,
+            "agent.dcgm_exporter.url": dcgm_url,
+            "agent.spool.dir": str(spool) if spool else None,
+            "agent.spool.enabled": True if spool else None,
+        }
+    )
     told = agent_settings(settings, _sources(settings, sources, bool(dcgm_url)))
     if dry_run:
         print_json(readable(look(told, version("gpufleet"))))
@@ -84,10 +101,11 @@ def _registered_ids(settings: Settings) -> dict[str, int]:
 def _report(outcome: Outcome) -> int:
     click.echo(
         f"stopped ({outcome.reason}): {outcome.sent} events handed on, {outcome.dropped} given up, "
-        f"{outcome.unacknowledged} not acknowledged by the broker",
+        f"{outcome.unacknowledged} not acknowledged by the broker"
+        + (f", of which {outcome.spooled} wait in the spool for the next start" if outcome.spooled else ""),
         err=True,
     )
-    return 1 if outcome.dropped or outcome.unacknowledged else 0
+    return 1 if outcome.dropped or outcome.unacknowledged > outcome.spooled else 0
 
 
 def _sources(settings: Settings, named: str | None, dcgm: bool) -> tuple[str, ...]:
@@ -111,11 +129,12 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
     from producers.agent.settings import AgentSettings, AgentSettingsError, Place
 
     agent = settings.agent
+    folder = Path(agent.state_dir) / "agent"
     try:
         return AgentSettings(
             node_id=agent.node_id or socket.gethostname(),
             site=settings.site.name,
-            state_dir=Path(agent.state_dir) / "agent",
+            state_dir=folder,
             place=Place(agent.rack, agent.slot, agent.feed, agent.pdu, agent.coolant_loop, agent.lifecycle),
             interval_ms=agent.tick_ms,
             ticks=agent.ticks_per_event,
@@ -126,9 +145,25 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
             nvml_library=agent.nvml.library,
             kmsg=agent.kmsg.path,
             sysfs=agent.nic.sysfs,
+            spool_dir=(agent.spool.dir or folder / "spool") if agent.spool.enabled else None,
+            spool=spool_settings(agent.spool),
         )
     except AgentSettingsError as error:
         raise UsageError(str(error)) from None
+
+
+def spool_settings(spool: AgentSpool) -> SpoolSettings:
+    """The spool's own settings, from gpufleet's."""
+    from producers.spool.settings import SpoolSettings
+
+    return SpoolSettings(
+        max_bytes=spool.max_mb << 20,
+        max_age_s=spool.max_age_days * 86_400,
+        fsync=spool.fsync,
+        fsync_interval_s=spool.fsync_ms / 1e3,
+        drain_bytes_per_s=spool.drain_kb_per_s * 1e3,
+        drain_jitter_s=spool.drain_jitter_s,
+    )
 
 
 def readable(value: Any) -> Any:

@@ -125,6 +125,11 @@ class StoreSettings(Section):
     user: str = Field("gpufleet", description="User of this process.")
     password: SecretStr | None = Field(None, description="Password of user.")
     password_file: Path | None = Field(None, description="File that holds password.")
+    admin_user: str = Field(
+        "", description="User of consume, project, audit, migrate and tenant, where people have another; empty = user."
+    )
+    admin_password: SecretStr | None = Field(None, description="Password of admin_user.")
+    admin_password_file: Path | None = Field(None, description="File that holds admin_password.")
     database: str = Field("gpufleet", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Database of all tables.")
     cluster: str = Field("", description="Cluster for ON CLUSTER and Replicated tables; empty = a single server.")
     dictionary_credentials: str = Field(
@@ -137,7 +142,10 @@ class StoreSettings(Section):
     connect_timeout_s: float = Field(5.0, gt=0, description="Patience with a connection.")
     request_timeout_s: float = Field(300.0, gt=0, description="Patience with one request.")
     tenant_password_dir: Path | None = Field(
-        None, description="Folder with a file <tenant>.password per tenant, for `gpufleet sql --as`."
+        None, description="Folder with a file <tenant>.password per tenant: `tenant`, `sql --as` and `grafana` use it."
+    )
+    tenants_file: Path | None = Field(
+        None, description="tenants.toml of an embedded store, for `gpufleet tenant`; empty = a ClickHouse server."
     )
 
     @property
@@ -238,6 +246,27 @@ class NicSource(Section):
     sysfs: Path = Field(Path("/sys"), description="Root of sysfs.")
 
 
+class AgentSpool(Section):
+    """Events wait for the broker on disk: nothing is lost with the process, nor in an outage of days."""
+
+    enabled: bool = Field(True, description="Keep a spool; without one, events wait in memory (agent.buffer_mb).")
+    dir: Path | None = Field(None, description="Its folder; else `spool` beside the agent's journal.")
+    max_mb: int = Field(256, ge=8, description="Bound on the disk: a day of 8 GPUs takes about 20 MB.")
+    max_age_days: float = Field(
+        7.0, gt=0, description="Older telemetry is given up; below consume.past_limit_days, which refuses it."
+    )
+    fsync: Literal["event", "interval", "never"] = Field(
+        "interval", description="What a power cut can take: nothing, fsync_ms, or what the system had not written."
+    )
+    fsync_ms: int = Field(500, ge=10, le=60_000, description="With fsync = interval: time between two.")
+    drain_kb_per_s: float = Field(
+        100.0, ge=0, description="Most of a backlog sent in a second (8 GPUs make 0.9 KB/s); 0 = no limit."
+    )
+    drain_jitter_s: float = Field(
+        60.0, ge=0, description="Sending a backlog begins up to this long after an outage, or a tenth of its length."
+    )
+
+
 class AgentSettings(Section):
     """The node agent."""
 
@@ -254,6 +283,7 @@ class AgentSettings(Section):
     ticks_per_event: int = Field(5, ge=1, le=60, description="K: samples per fast-lane event; divides a minute.")
     buffer_mb: int = Field(256, ge=8, description="Bound on unacknowledged events in memory.")
     state_dir: Path = Field(Path("gpufleet-state"), description="Folder of the journal: last seq per run and topic.")
+    spool: AgentSpool = Field(default_factory=AgentSpool)
     nvml: NvmlSource = Field(default_factory=NvmlSource)
     kmsg: KmsgSource = Field(default_factory=KmsgSource)
     dcgm_exporter: DcgmExporterSource = Field(default_factory=DcgmExporterSource)

@@ -33,6 +33,7 @@ from producers.agent.state import boot_id, save_kernel_position
 from producers.encode import EventEncoder
 from producers.journal import Journal, previous
 from producers.publisher import Outbox
+from producers.spool.outbox import SpoolOutbox
 
 TOPICS = ("node-telemetry", "node-counters", "node-events", "inventory")
 GRACE = 0.4
@@ -272,7 +273,27 @@ class Agent:
             self._retry_at = now + RETRY_S
             self.outgoing.retry()
             self.outgoing.report_dropped(self._clock.wall_us())
+            self._tell_of_spool()
         return self._retry_at if self.outgoing.waiting else None
+
+    def _tell_of_spool(self) -> None:
+        """Send what the spool wants told; what it thinned or gave up counts as told once that event is on disk."""
+        if not isinstance(self._outbox, SpoolOutbox):
+            return
+        for notice, account in self._outbox.notices():
+            self._send_fact(
+                Fact(
+                    notice.event,
+                    "agent",
+                    self._clock.wall_us(),
+                    value=notice.value,
+                    occurrences=notice.occurrences,
+                    message=notice.message,
+                    attributes=notice.attributes,
+                )
+            )
+            if account is not None:
+                self._outbox.settle(account)
 
     def _up(self, name: str) -> bool:
         return any(runner.health.up for runner in self.watchers if runner.source.name == name)
@@ -303,6 +324,7 @@ class Agent:
                 self._schedule(event, 0.0)
         self._send_scheduled(self._clock.mono_s(), everything=True)
         self._save_kernel_position()
+        self._tell_of_spool()
         self._send_fact(Fact("agent_stop", "agent", self._clock.wall_us(), value=reason, message=f"stopped: {reason}"))
         self.gpus.save()
 

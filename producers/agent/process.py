@@ -21,6 +21,7 @@ from producers.agent.settings import AgentSettings
 from producers.encode import EventEncoder, Message
 from producers.journal import Journal
 from producers.publisher import KafkaOutbox
+from producers.spool.outbox import SpoolOutbox
 from schemas import catalogue, framing
 
 FLUSH_S = 10.0
@@ -38,6 +39,8 @@ class Outcome:
     dropped: int
     unacknowledged: int
     """Events still waiting for the broker at the end; the next start names them."""
+    spooled: int
+    """Of those, the ones on disk: the next start sends them."""
 
 
 class AgentProcess:
@@ -68,13 +71,13 @@ class AgentProcess:
         JournalInUseError when another agent works on the state folder, JournalError when it cannot be written.
         """
         settings, folder = self._settings, journal_folder(self._settings.state_dir)
-        runs = sent = dropped = 0
+        runs = sent = dropped = spooled = 0
         end = None if for_s is None else self._clock.mono_s() + for_s
         with _locked(folder):
             while True:
                 runs += 1
                 given = Journal.start(folder, settings.site, [settings.node_id], TOPICS)
-                outbox = KafkaOutbox(kafka, given, bound_bytes)
+                outbox = self._outbox(kafka, given, bound_bytes, schema_ids or {})
                 encoder = EventEncoder(given, settings.node_id, schema_ids)
                 agent = Agent(
                     settings, self._clock, given, encoder, outbox, sources(settings, self._clock), self._version
@@ -89,11 +92,29 @@ class AgentProcess:
                     reason, again = str(stepped), self._stop_reason is None
                 finally:
                     left = outbox.close(FLUSH_S)
+                    if isinstance(outbox, SpoolOutbox):
+                        spooled, dropped = outbox.spooled, dropped + outbox.health().given_up
                     given.close()
                 sent, dropped = sent + agent.outgoing.sent, dropped + agent.outgoing.dropped
                 journal.prune(folder, given.run_id)
                 if not again:
-                    return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting)
+                    return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting, spooled)
+
+    def _outbox(
+        self, kafka: Mapping[str, Any], given: Journal, bound_bytes: int, schema_ids: Mapping[str, int]
+    ) -> KafkaOutbox | SpoolOutbox:
+        """The publisher, behind a spool where the settings name a folder for one."""
+        settings = self._settings
+        if settings.spool_dir is None:
+            return KafkaOutbox(kafka, given, bound_bytes)
+        return SpoolOutbox(
+            settings.spool_dir,
+            given,
+            journal_folder(settings.state_dir),
+            lambda told: KafkaOutbox(kafka, told, bound_bytes),
+            settings.spool,
+            schema_ids=schema_ids,
+        )
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from producers.spool.settings import SpoolSettings
+
 MINUTE_MS = 60_000
 MAX_SPREAD = 0.6
 """Later than 60 % of the sending period, and the next stages no longer meet the freshness target."""
@@ -56,6 +58,9 @@ class AgentSettings:
     """Discrete events kept while the outbox refuses."""
     pending_samples: int = 600
     """Fast-lane and slow-lane events kept while the outbox refuses, beyond the outbox's own bound."""
+    spool_dir: Path | None = None
+    """Folder of the durable spool; None = events wait for the broker in memory alone."""
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
 
     def __post_init__(self) -> None:
         per_minute, rest = divmod(MINUTE_MS, max(self.interval_ms, 1))
