@@ -8,6 +8,8 @@ from infra.clickhouse.client import ClickHouse, connect
 from infra.clickhouse.render import Render
 from infra.config import Settings, StoreSettings
 from infra.errors import ConfigError, UnreachableError, UsageError
+from producers.checks import tenant_name
+from producers.errors import InputError
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -31,12 +33,14 @@ def clickhouse(store: StoreSettings, *, database: str = "") -> ClickHouse:
     )
 
 
-def connect_store(settings: Settings, *, database: str = "", tenant: str = "") -> Client:
-    """A client for the store, as the configured user or as a tenant's.
+def connect_store(settings: Settings, *, database: str = "", tenant: str = "", admin: bool = False) -> Client:
+    """A client for the store: as the configured user, as a tenant's, or as the one that may change it.
 
     UnreachableError when nothing answers or the credentials are refused; UsageError for a tenant without credentials.
     """
     store = settings.store if not tenant else as_tenant(settings.store, tenant)
+    if admin:
+        store = as_admin(store)
     try:
         return connect(clickhouse(store, database=database))
     except UnreachableError:
@@ -48,11 +52,29 @@ def connect_store(settings: Settings, *, database: str = "", tenant: str = "") -
         ) from None
 
 
+def as_admin(store: StoreSettings) -> StoreSettings:
+    """The store with the user that may change it; the same as before where none is set apart."""
+    if not store.admin_user:
+        return store
+    password = store.admin_password.get_secret_value() if store.admin_password else ""
+    return StoreSettings.model_validate({**store.model_dump(), "user": store.admin_user, "password": password})
+
+
+def check_tenant(name: str) -> None:
+    """UsageError with the rule for a name that no tenant can have."""
+    try:
+        tenant_name(name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+
+
 def as_tenant(store: StoreSettings, tenant: str) -> StoreSettings:
     """The store with a tenant's own user and password, from ``store.tenant_password_dir``.
 
-    A tenant's user bears the tenant's name: what it reads is decided by the engine, not here.
+    A tenant's user bears the tenant's name: what it reads is decided by the engine, not here. UsageError for a name
+    that no tenant can have: it is part of a path.
     """
+    check_tenant(tenant)
     folder = store.tenant_password_dir
     if folder is None:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from infra.config import Settings
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+    from rich.console import Console
 
 FORMATS = {
     "csv": "CSVWithNames",
@@ -39,23 +41,36 @@ _REFUSED = frozenset({192, 193, 194, 516})
 Examples:
   gpufleet sql "SELECT * FROM sick_gpus"
   gpufleet sql --as anthropic "SELECT * FROM tenant_headroom"
+  gpufleet sql --vertical "SELECT * FROM inventory LIMIT 1"
   echo "SELECT 1" | gpufleet sql - --format csv"""
 )
 @click.argument("query")
 @click.option("--format", "format_", metavar="NAME", help=f"{', '.join(FORMATS)}, or any of ClickHouse's own names.")
+@click.option("--vertical", is_flag=True, help="One line per column; on a terminal also when a row does not fit.")
 @click.option("--as", "tenant", metavar="TENANT", help="Ask as that tenant, with its credentials.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Value of {NAME:Type} in the query.")
 @settings_options
-def command(settings: Settings, query: str, format_: str | None, tenant: str | None, params: tuple[str, ...]) -> None:
+def command(
+    settings: Settings,
+    query: str,
+    format_: str | None,
+    vertical: bool,
+    tenant: str | None,
+    params: tuple[str, ...],
+) -> None:
     """Ask the store QUERY; '-' reads it from standard input. Tables need no `gpufleet.` in front."""
     from clickhouse_connect.driver.exceptions import Error
     from urllib3.exceptions import HTTPError
 
-    from infra.connections import connect_store
+    from infra.connections import check_tenant, connect_store
 
     text = (sys.stdin.read() if query == "-" else query).strip().rstrip(";").strip()
     if not text:
         raise UsageError('expected a query such as "SELECT count() FROM node_telemetry", found nothing')
+    if vertical and format_:
+        raise UsageError("--vertical is a format of its own: leave --format out")
+    if tenant is not None:
+        check_tenant(tenant)  # an empty name would ask as the operator
     own = _FORMAT.search(text)
     if own:
         text, format_ = text[: own.start()], format_ or own[1]
@@ -67,9 +82,10 @@ def command(settings: Settings, query: str, format_: str | None, tenant: str | N
         else:
             _database(client, settings.store.database)
         if format_ is None and sys.stdout.isatty():
-            _table(client, text, values)
+            _show(client, text, values, vertical)
         else:
-            _raw(client, text, FORMATS.get((format_ or "tsv").lower(), format_ or ""), values)
+            chosen = format_ or ("vertical" if vertical else "tsv")
+            _raw(client, text, FORMATS.get(chosen.lower(), chosen), values)
     except BrokenPipeError:
         raise
     except (Error, HTTPError, OSError) as error:
@@ -100,23 +116,63 @@ def _raw(client: Client, text: str, name: str, values: dict[str, str]) -> None:
     out.flush()
 
 
-def _table(client: Client, text: str, values: dict[str, str]) -> None:
+def _show(client: Client, text: str, values: dict[str, str], vertical: bool) -> None:
+    """For a terminal: a table, or one line per column when a row of several columns would have to be folded."""
     from rich.console import Console
+
+    result = client.query(text, parameters=values or None)
+    names = [str(name) for name in result.column_names]
+    rows = result.result_rows
+    cells = [[_cell(value) for value in row] for row in rows[:SHOWN_ROWS]]
+    console = Console()
+    if vertical or (len(names) > 1 and table_width(names, cells) > console.width):
+        _vertical(console, names, cells)
+    else:
+        numeric = [column.name.startswith(("Int", "UInt", "Float", "Decimal")) for column in result.column_types]
+        _table(console, names, numeric, cells)
+    more = f", the first {SHOWN_ROWS} shown (--format csv gives all)" if len(rows) > SHOWN_ROWS else ""
+    console.print(f"{len(rows)} row{'' if len(rows) == 1 else 's'}{more}", style="dim")
+
+
+def table_width(names: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Columns of the terminal that a table takes when nothing is folded: cells, their padding and the lines between."""
+    from rich.cells import cell_len
+
+    def widest(text: str) -> int:
+        return max(map(cell_len, text.splitlines()), default=0)
+
+    widths = (max(map(widest, (name, *column))) for name, column in zip(names, _columns(names, cells), strict=True))
+    return sum(width + 3 for width in widths) + 1
+
+
+def _columns(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    return list(zip(*cells, strict=True)) if cells else [()] * len(names)
+
+
+def _table(console: Console, names: Sequence[str], numeric: Sequence[bool], cells: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    result = client.query(text, parameters=values or None)
-    numeric = [column.name.startswith(("Int", "UInt", "Float", "Decimal")) for column in result.column_types]
     table = Table(header_style="bold")
-    for name, right in zip(result.column_names, numeric, strict=True):
+    for name, right in zip(names, numeric, strict=True):
         table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-    rows = result.result_rows
-    for row in rows[:SHOWN_ROWS]:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    console = Console()
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
-    more = f", the first {SHOWN_ROWS} shown (--format csv gives all)" if len(rows) > SHOWN_ROWS else ""
-    console.print(f"{len(rows)} row{'' if len(rows) == 1 else 's'}{more}", style="dim")
+
+
+def _vertical(console: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    for number, row in enumerate(cells, start=1):
+        console.rule(Text(f"row {number}"), align="left", characters="─")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(justify="right", style="bold", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            grid.add_row(Text(name), Text(cell))
+        console.print(grid)
 
 
 def _cell(value: Any) -> str:

@@ -75,11 +75,12 @@ def test_the_query_may_name_its_format_and_come_from_stdin(ask: Ask) -> None:
     assert result.output == '{"w":"world"}\n'
 
 
-def test_a_terminal_gets_a_table(tmp_path: Path, migrated_store: StoreProcess) -> None:
-    file = settings_file(tmp_path, migrated_store)
+def on_a_terminal(folder: Path, store: StoreProcess, *arguments: str, columns: int = 80) -> list[str]:
+    """The lines of an answer on a terminal of that width."""
+    file = settings_file(folder, store)
     code = (
         "import sys; sys.stdout.isatty = lambda: True\n"
-        f"from infra.cli.main import cli; cli(['sql', '-c', {str(file)!r}, \"SELECT NULL AS a, 2.5 AS b, '[x]' AS c\"])"
+        f"from infra.cli.main import cli; cli(['sql', '-c', {str(file)!r}, *{arguments!r}])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -87,12 +88,60 @@ def test_a_terminal_gets_a_table(tmp_path: Path, migrated_store: StoreProcess) -
         text=True,
         timeout=60,
         check=True,
-        env={**os.environ, "TERM": "dumb"},  # no colours
+        env={**os.environ, "TERM": "dumb", "COLUMNS": str(columns), "LINES": "40"},  # no colours
     )
-    header, cells = done.stdout.splitlines()[1], done.stdout.splitlines()[3]
-    assert [cell.strip() for cell in header.strip("┃").split("┃")] == ["a", "b", "c"]
-    assert [cell.strip() for cell in cells.strip("│").split("│")] == ["NULL", "2.5", "[x]"]
-    assert "1 row" in done.stdout
+    return done.stdout.splitlines()
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path, migrated_store: StoreProcess) -> None:
+    lines = on_a_terminal(tmp_path, migrated_store, "SELECT NULL AS a, 2.5 AS b, '[x]' AS c")
+    assert [cell.strip() for cell in lines[1].strip("┃").split("┃")] == ["a", "b", "c"]
+    assert [cell.strip() for cell in lines[3].strip("│").split("│")] == ["NULL", "2.5", "[x]"]
+    assert lines[-1] == "1 row"
+
+
+WIDE = "SELECT number AS n, repeat('x', 20) AS first, repeat('[y]', 7) AS second FROM numbers(2)"
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "columns", "vertical"),
+    [
+        (WIDE, (), 52, False),  # exactly as wide as the table: | n | 20 x | 21 y |
+        (WIDE, (), 51, True),
+        (WIDE, ("--vertical",), 200, True),
+        ("SELECT 1 AS n, 'a\nb' AS lines", (), 20, False),
+        ("SELECT repeat('z', 100) AS alone", (), 60, False),
+    ],
+    ids=["fits", "one too narrow", "asked for", "lines of a cell are not one line", "a single column is folded"],
+)
+def test_a_row_that_does_not_fit_the_terminal_goes_down_the_page(
+    tmp_path: Path, migrated_store: StoreProcess, query: str, options: tuple[str, ...], columns: int, vertical: bool
+) -> None:
+    lines = on_a_terminal(tmp_path, migrated_store, *options, query, columns=columns)
+    assert all(len(line) <= columns for line in lines)
+    assert any("┃" in line for line in lines) != vertical
+    if vertical:
+        assert [line.split() for line in lines if "─" not in line] == [
+            *(["n", "0"], ["first", "x" * 20], ["second", "[y]" * 7]),
+            *(["n", "1"], ["first", "x" * 20], ["second", "[y]" * 7]),
+            ["2", "rows"],
+        ]
+        assert [line.split("─")[0].strip() for line in lines if "─" in line] == ["row 1", "row 2"]
+
+
+def test_vertical_away_from_a_terminal_is_the_stores_own(ask: Ask) -> None:
+    output = ask("sql", "--vertical", "SELECT 1 AS a, 'x' AS b").output
+    assert [line for line in output.splitlines() if line and "─" not in line] == ["Row 1:", "a: 1", "b: x"]
+    both = ask("sql", "--vertical", "--format", "csv", "SELECT 1")
+    assert both.exit_code == 2
+    assert "--vertical" in both.output
+
+
+@pytest.mark.parametrize("name", ["../x", "", "Anthropic"])
+def test_a_tenants_name_has_a_rule(ask: Ask, name: str) -> None:
+    result = ask("sql", "--as", name, "SELECT 1")
+    assert result.exit_code == 2
+    assert "1 to 63 of a-z, 0-9 and '-'" in result.output
 
 
 @pytest.mark.parametrize(

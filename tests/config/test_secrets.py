@@ -164,4 +164,13 @@ def test_a_tenant_asks_with_its_own_password(tmp_path: Path) -> None:
     where = clickhouse(as_tenant(store, "anthropic"))
     assert (where.user, where.password) == ("anthropic", "theirs")
     with pytest.raises(UsageError, match="found those of anthropic"):
-        as_tenant(store, "../anthropic")
+        as_tenant(store, "nimbus")
+
+
+@pytest.mark.parametrize("name", ["../anthropic", "/etc/passwd", "a/b", "", ".", "Anthropic", "x" * 64, "a\nb"])
+def test_a_name_that_no_tenant_can_have_never_becomes_a_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "anthropic.password").write_text("not a tenant's\n")
+    store = load_in(tmp_path, {"GPUFLEET_STORE_TENANT_PASSWORD_DIR": str(tmp_path / "tenants")}).store
+    with pytest.raises(UsageError, match=r"1 to 63 of a-z, 0-9 and '-'"):
+        as_tenant(store, name)
