@@ -13,6 +13,8 @@ from infra.grafana.colours import STATES
 
 RANGE_S: Final = "dateDiff('second', $__fromTime, $__toTime)"
 """Length of the range that the board shows. [s]"""
+MINUTES_S: Final = "(dateDiff('minute', $__fromTime, toStartOfMinute($__toTime - 60)) * 60)"
+"""Seconds of the closed minutes of the range: what a GPU could have reported at most."""
 RAW_S: Final = 900
 """Raw events are shown of at most this long before the end of the range. [s]"""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from infra.grafana import colours, thresholds, units
+from infra.grafana import colours, links, thresholds, units
 from infra.grafana.links import Link
-from infra.grafana.panels import Panel, stat, timeseries
-from infra.grafana.query import HEALTH, Windows, share
+from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeseries
+from infra.grafana.query import HEALTH, Windows, newest_sick, share
+
+HEALTH_BY_RACK: Final = Windows("health_1m", 60, "", 7 * 24)
+"""Health of one rack: hours have no rack, so the range is cut to a week."""
 
 _COMPLETENESS = (
     "GPU-seconds that came in, of those that were due (GPUs in service, not opted out). Whatever else the board shows "
@@ -16,10 +20,10 @@ _COMPLETENESS = (
 _COMPLETENESS_DO = "Below 99.9 %: find the silent nodes (Health); if none is silent, the pipeline is behind (Pipeline)."
 
 
-def completeness(id_: int, scope: str, *, width: int = 4, links: Sequence[Link] = ()) -> Panel:
+def completeness(id_: int, scope: str, *, width: int = 4, windows: Windows = HEALTH, to: Sequence[Link] = ()) -> Panel:
     """Expected against received over the whole range."""
     sql = f"""SELECT {share("sum(reported_s)", "sum(expected_s)")} AS "Completeness"
-FROM {HEALTH.rows("reported_s, expected_s", scope)}"""
+FROM {windows.rows("reported_s, expected_s", scope)}"""
     return stat(
         id_,
         "Completeness",
@@ -30,13 +34,11 @@ FROM {HEALTH.rows("reported_s, expected_s", scope)}"""
         decimals=2,
         width=width,
         steps=thresholds.COMPLETENESS,
-        links=links,
+        links=to,
     )
 
 
-def completeness_over_time(
-    id_: int, scope: str, *, width: int = 12, height: int = 8, links: Sequence[Link] = ()
-) -> Panel:
+def completeness_over_time(id_: int, scope: str, *, width: int = 12, height: int = 8, to: Sequence[Link] = ()) -> Panel:
     """Expected against received, point by point."""
     sql = f"""SELECT {HEALTH.time},
     {share("sum(reported_s)", "sum(expected_s)")} AS "received of expected"
@@ -55,14 +57,14 @@ GROUP BY time
         height=height,
         top=1,
         colours={"received of expected": colours.MISSING},
-        links=links,
+        links=to,
     )
 
 
-def freshness(id_: int, table: str, scope: str, *, width: int = 4, window_s: int = 60) -> Panel:
+def freshness(id_: int, windows: str, scope: str, *, width: int = 4, window_s: int = 60) -> Panel:
     """Age of the newest closed window at the end of the range."""
     sql = f"""SELECT if(count() = 0, NULL, dateDiff('second', max(ts), $__toTime) - {window_s}) AS "Age of data"
-FROM gpufleet.{table}
+FROM gpufleet.{windows}
 WHERE ts > $__toTime - 86400 AND ts <= $__toTime - {window_s} AND is_deleted = 0 AND {scope}"""
     return stat(
         id_,
@@ -131,4 +133,67 @@ GROUP BY time
         width=width,
         height=height,
         colours=colours.THROTTLING,
+    )
+
+
+def sick_gpus(id_: int, scope: str, *, width: int = 24, height: int = 9, limit: int = 200) -> Panel:
+    """What is wrong in the newest minute, GPU by GPU."""
+    sql = f"""SELECT site, node_id, gpu_index AS gpu, rack, toString(reason) AS reason, action, scope, since, tenant,
+    if(in_service, '', 'not in service') AS service, origin_node, detail
+FROM gpufleet.sick_1m FINAL
+WHERE {newest_sick(scope)}
+ORDER BY in_service DESC, since DESC, node_id, gpu LIMIT {limit}"""
+    return table(
+        id_,
+        "Sick GPUs",
+        sql,
+        {
+            "site": HIDDEN,
+            "node_id": Column("Node", links=(links.to_node(),)),
+            "gpu": Column("GPU", width=60, links=(links.to_gpu(),)),
+            "rack": Column("Rack", links=(links.to_rack(),)),
+            "reason": Column("What"),
+            "action": Column("Action"),
+            "scope": Column("Reaches", width=100),
+            "since": Column("Since", units.TIME, width=170),
+            "tenant": Column("Customer"),
+            "service": Column("Service", width=110),
+            "origin_node": Column("Began on", links=(links.to_node(links.field("origin_node")),)),
+            "detail": Column("More"),
+        },
+        width=width,
+        height=height,
+        means="Everything wrong in the newest closed minute, newest first; what is not in service comes last and wakes "
+        f"nobody. At most {limit} rows.",
+        do="Do what Action says, at the node named under Began on: the rest of its blast radius recovers with it.",
+    )
+
+
+def events(id_: int, scope: str, *, width: int = 24, height: int = 9, limit: int = 300) -> Panel:
+    """Discrete facts of one rack or node, the newest first."""
+    sql = f"""SELECT ts, site, node_id, gpu_index AS gpu, event, code, value, source, occurrences, message, raw
+FROM gpufleet.node_events FINAL
+WHERE ts >= $__fromTime AND ts <= $__toTime AND flaws = 0 AND {scope}
+ORDER BY ts DESC LIMIT {limit}"""
+    return table(
+        id_,
+        "Events",
+        sql,
+        {
+            "ts": Column("Time", units.TIME, width=180),
+            "site": HIDDEN,
+            "node_id": Column("Node", links=(links.to_node(),)),
+            "gpu": Column("GPU", width=60, links=(links.to_gpu(),)),
+            "event": Column("Event"),
+            "code": Column("Code", width=60),
+            "value": Column("Value"),
+            "source": Column("Seen by", width=80),
+            "occurrences": Column("Times", width=60),
+            "message": Column("What happened"),
+            "raw": Column("The line itself"),
+        },
+        width=width,
+        height=height,
+        means=f"Facts that agents, kernel logs and operators reported in the range, the newest first; at most {limit}.",
+        do="Read upwards from the first event of the incident; what follows within seconds is usually its consequence.",
     )

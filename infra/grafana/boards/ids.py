@@ -102,6 +102,7 @@ class Gpu:
     IDENTITY = 17
     EVENTS = 18
     LAST_MINUTES = 19
+    MINUTE_BY_MINUTE = 20
 
 
 class Health:

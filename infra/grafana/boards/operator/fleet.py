@@ -332,7 +332,7 @@ ORDER BY gpu_model, holder LIMIT 100"""
 
 def _completeness() -> Panel:
     return common.completeness_over_time(
-        Fleet.COMPLETENESS_OVER_TIME, SCOPE, width=10, links=(links.board("Pipeline", Pipeline.UID, {}),)
+        Fleet.COMPLETENESS_OVER_TIME, SCOPE, width=10, to=(links.board("Pipeline", Pipeline.UID, {}),)
     )
 
 
