@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Gpu
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, timeseries
-from infra.grafana.query import GPU, SICK, chosen, gpu_state, known, last, only, raw, recent, share, weighted
+from infra.grafana.query import GPU, MINUTES_S, SICK, chosen, gpu_state, known, last, only, raw, recent, share, weighted
 from infra.grafana.target import OPERATOR
 
 _NODE: Final = f"{only('site')} AND node_id = {chosen('node')}"
@@ -115,7 +115,7 @@ WHERE median > 0 AND clock > 0""",
         stat(
             Gpu.COMPLETENESS,
             "Completeness",
-            f"""SELECT {share("sum(seconds)", query.MINUTES_S)} AS "Completeness"
+            f"""SELECT {share("sum(seconds)", MINUTES_S)} AS "Completeness"
 FROM {GPU.rows("seconds", SCOPE)}""",
             unit=units.RATIO,
             decimals=1,
