@@ -123,9 +123,8 @@ class Accounts:
 
     def settle(self, told: Sequence[Account]) -> None:
         """Forget accounts that were told. OSError: they may be told again, which does no harm."""
-        done = {id(account) for account in told}
         with self._lock:
-            self.open = tuple(account for account in self.open if id(account) not in done)
+            self.open = tuple(account for account in self.open if account not in told)
             if not self.open:
                 self._path.unlink(missing_ok=True)
                 return

@@ -133,6 +133,8 @@ class SpoolOutbox:
         self._opened = False
         self._broken_until = float("-inf")
         self._synced_at = self._flushed_at = clock()
+        self.rounds = 0
+        """Of the spool's thread."""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._open()
         self._outbox = make_outbox(self)
@@ -392,6 +394,7 @@ class SpoolOutbox:
                 with self._lock:
                     self._refused(error)
                 pause = IDLE_S
+            self.rounds += 1
 
     def _tidy(self, closing: bool = False) -> None:
         """Sync, write acknowledgements down, compress, keep the bounds."""

@@ -109,6 +109,13 @@ class Bench:
         step = ticks * 1_000_000
         return [self.telemetry(at, ticks) for at in range(ts, ts + count * MINUTE_US, step)]
 
+    def tidy(self) -> None:
+        """Wait until the spool's thread has gone round once from now."""
+        before = self.spool.rounds
+        while self.spool.rounds < before + 2:
+            self.spool._wake.set()
+            time.sleep(0.01)
+
     def close(self) -> None:
         self.spool.close(0.0)
         self.journal.close()
