@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "topics": "Plan and create Kafka's topics.",
     "schema": "List, check, register and document the event schemas.",
     "sql": "Ask the store a question.",
+    "preview": "Show the dashboards without Grafana: a page on this machine, or a picture.",
     "audit": "Prove that nothing was lost or doubled, or say exactly what was.",
     "doctor": "Check every dependency and say what to do.",
     "bench": "Measure ingest on this machine.",

@@ -323,6 +323,13 @@ class EmbeddedSettings(Section):
     kafka_heap_mb: int = Field(512, ge=256, description="Java heap of `up --broker kafka`.")
 
 
+class PreviewSettings(Section):
+    """The page that shows the dashboards without Grafana."""
+
+    host: str = Field("127.0.0.1", description="Address it listens on; beyond loopback it asks for a token.")
+    port: int = Field(3080, ge=0, le=65535, description="Its port; another is taken when this one is in use.")
+
+
 class Sections(Section):
     """All sections, by name."""
 
@@ -336,3 +343,4 @@ class Sections(Section):
     agent: AgentSettings = Field(default_factory=AgentSettings)
     simulate: SimulateSettings = Field(default_factory=SimulateSettings)
     embedded: EmbeddedSettings = Field(default_factory=EmbeddedSettings)
+    preview: PreviewSettings = Field(default_factory=PreviewSettings)
