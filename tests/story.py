@@ -42,6 +42,8 @@ END: Final = START + timedelta(hours=24)
 """Crosses a midnight, so that days differ from the range."""
 KEPT: Final = ("node-telemetry", "facility-telemetry", "node-events", "tenant-usage", "tenant-limits", "leases")
 """Topics whose events stay in memory (about 40 MB)."""
+NEWCOMER: Final = "newcomer"
+"""A tenant with a user and without anything else."""
 REPLAYED_TENANT: Final = "anthropic"
 REPLAYED_WORKSPACE: Final = "replayed"
 REPLAYED_AT: Final = START + timedelta(hours=20)
@@ -98,11 +100,18 @@ class Story:
 
     @property
     def operator(self) -> Client:
-        """A client that reads everything."""
+        """A client as people on the operator's side: everything but usage that no lease opens."""
         return self.client("")
 
+    @property
+    def admin(self) -> Client:
+        """A client that reads everything, as the pipeline does."""
+        if "(admin)" not in self._clients:
+            self._clients["(admin)"] = self.stack.client()
+        return self._clients["(admin)"]
+
     def tenant(self, name: str) -> Client:
-        """A client as that tenant's own user."""
+        """A client as that tenant's own user; also for ``NEWCOMER``."""
         return self.client(name)
 
     def client(self, tenant: str = "") -> Client:
@@ -188,8 +197,9 @@ def told(data: Path) -> Iterator[Story]:
         "retention.minute_days": 3650,
         "retention.hour_days": 3650,
     }
+    tenants = [*(tenant.name for tenant in scenario.tenants), NEWCOMER]
     named = settings.with_flags({key: value for key, value in overrides.items() if not key.startswith("consume")})
-    with Stack(data, named, "embedded", overrides, [tenant.name for tenant in scenario.tenants]) as stack:
+    with Stack(data, named, "embedded", overrides, tenants) as stack:
         story = _tell(stack, scenario, data.parent)
         try:
             yield story

@@ -10,7 +10,7 @@ from infra.bench import straightforward
 from infra.bench.cpu import CpuMeter
 from infra.bench.debt import merges_stopped
 from infra.clickhouse.client import ClickHouse, connect
-from infra.connections import clickhouse
+from infra.connections import as_admin, clickhouse
 from infra.kafka.client import librdkafka
 from infra.up.stack import Stack
 
@@ -57,7 +57,7 @@ class Baseline:
 def measure_baseline(stack: Stack) -> Baseline:
     """Run the pipeline of ``straightforward`` on the first messages of the stack's topic, then merge its table."""
     assert stack.store is not None
-    where = clickhouse(stack.settings.store, database=stack.settings.store.database)
+    where = clickhouse(as_admin(stack.settings.store), database=stack.settings.store.database)
     client = connect(where)
     straightforward.create_table(client)
     try:

@@ -73,7 +73,7 @@ def command(
     from consumers.audit.repair import repair
     from infra.connections import connect_store
 
-    client = connect_store(settings)
+    client = connect_store(settings, admin=True)
     kept = dict.fromkeys((settings.agent.state_dir, settings.simulate.state_dir))
     folders = journals or tuple(folder for folder in kept if folder.is_dir())
     report = audit(

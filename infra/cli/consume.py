@@ -68,7 +68,7 @@ def build(settings: Settings, topics: tuple[str, ...] | None = None, *, accept_l
     from infra.cli.schema import registry
     from infra.connections import connect_store
 
-    store = EventStore(lambda: connect_store(settings), settings.store.database)
+    store = EventStore(lambda: connect_store(settings, admin=True), settings.store.database)
     known = registry(settings.registry) if settings.registry.url else None
     return Consumer(
         consume_settings(settings, topics, accept_lost=accept_lost),
@@ -159,7 +159,7 @@ def _projector(settings: Settings) -> Iterator[None]:
     from infra.connections import connect_store
 
     stop = threading.Event()
-    projector = Projector(lambda: connect_store(settings), projector_settings(settings))
+    projector = Projector(lambda: connect_store(settings, admin=True), projector_settings(settings))
     thread = threading.Thread(target=projector.run, args=(stop,), name="projector", daemon=True)
     thread.start()
     try:

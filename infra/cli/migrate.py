@@ -22,7 +22,7 @@ def command(settings: Settings, dry_run: bool, as_json: bool) -> None:
     from infra.clickhouse.migrate import migrate
     from infra.connections import connect_store, render
 
-    client = connect_store(settings)
+    client = connect_store(settings, admin=True)
     applied = migrate(client, render(settings), dry_run=dry_run, progress=lambda line: click.echo(line, err=as_json))
     if as_json:
         print_json({"dry_run": dry_run, "applied": [{"number": m.number, "name": m.name} for m in applied]})

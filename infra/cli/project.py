@@ -78,7 +78,7 @@ def command(
         window = Range(when(start), when(end) if end else int(datetime.now(UTC).timestamp()))
         if window.start >= window.end:
             raise UsageError(f"--from {start} is not before --to {end or 'now'}")
-        client = connect_store(settings)
+        client = connect_store(settings, admin=True)
         ask(client, window, nodes or None, "gpufleet project --from")
         client.close()
     once = once or bool(start)
@@ -100,7 +100,7 @@ def command(
         if as_json and not once:
             print_json(asdict(step))
 
-    projector = Projector(lambda: connect_store(settings), projector_settings(settings, owner), on_step=count)
+    projector = Projector(lambda: connect_store(settings, admin=True), projector_settings(settings, owner), on_step=count)
     if not once:
         _say_what_is_refused(settings)
         projector.run(stop)
@@ -122,7 +122,7 @@ def _say_what_is_refused(settings: Settings) -> None:
     from infra.connections import connect_store
 
     try:
-        connect_store(settings).close()
+        connect_store(settings, admin=True).close()
     except UnreachableError as error:
         if _REFUSED.search(str(error)):
             raise

@@ -53,6 +53,18 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
 USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
 """A tenant's own business: the operator reads a row only while a lease of that tenant says operator_reads_usage."""
 
+GRANTED = "dictGetOrDefault('gpufleet.usage_grant_at', 'granted', (toString(site), toString(tenant)), ts, 0) = 1"
+"""Whether a lease lets the operator read the tenant's usage at the row's time (migration 0305)."""
+
+OPERATOR_ROWS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(USAGE_TABLES, GRANTED),
+        # What the operator itself limits, and of the customer's own caps only what a lease opens.
+        "tenant_limits": f"limit_name IN ('gpu_quota', 'power_cap') OR {GRANTED}",
+    }
+)
+"""Table -> which of its rows people on the operator's side see; every row of the tables that are not named."""
+
 VIEWS: tuple[str, ...] = (
     "agent_opt_outs",
     "flaw_bits",
@@ -87,5 +99,12 @@ VIEWS: tuple[str, ...] = (
 CLOSED_VIEWS: tuple[str, ...] = ("flawed_events", "ingest_health", "job_gpus", "jobs", "lease_overlaps", "usage_grants")
 """Views that tenants may not read, since they read tables without a tenant or are about the operator's work."""
 
-POLICIES: Mapping[str, str | None] = MappingProxyType({**TABLES, **dict.fromkeys(VIEWS, "*")})
-"""For the embedded store: table -> tenant column or None (closed), view -> "*" (open: its tables are filtered)."""
+POLICIES: Mapping[str, str | Mapping[str, str | None] | None] = MappingProxyType(
+    {
+        **TABLES,
+        **{table: {"tenant": TABLES[table], "operator": rows} for table, rows in OPERATOR_ROWS.items()},
+        **dict.fromkeys(VIEWS, "*"),
+    }
+)
+"""For the embedded store: table -> tenant column or None (closed), or that together with what operators see of it;
+view -> "*" (open: its tables are filtered)."""

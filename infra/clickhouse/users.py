@@ -15,13 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra.clickhouse.render import Render
-from infra.clickhouse.tenancy import CLOSED_VIEWS, TABLES, USAGE_TABLES, VIEWS
+from infra.clickhouse.tenancy import CLOSED_VIEWS, OPERATOR_ROWS, TABLES, VIEWS
 from schemas.ddl import DATABASE, quoted
 
 WRITER, OPERATOR, READER = "gpufleet_writer", "gpufleet_operator", "gpufleet_reader"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_GRANTED = f"dictGetOrDefault('{DATABASE}.usage_grant_at', 'granted', (site, tenant), ts, 0) = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _policies(tenants: list[Account]) -> list[str]:
     for table, column in TABLES.items():
         here = f"ON {DATABASE}.{table} FOR SELECT"
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_writer {here} USING 1 TO {WRITER}")
-        seen = _GRANTED if table in USAGE_TABLES else "1"
+        seen = OPERATOR_ROWS.get(table, "1")
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_operator {here} USING {seen} TO {OPERATOR}, {READER}")
         if column is None:
             continue

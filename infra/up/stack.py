@@ -24,7 +24,7 @@ from infra.embedded.child import Child
 from infra.embedded.store.errors import StoreError
 from infra.embedded.store.passwords import hash_password, new_password
 from infra.embedded.store.process import StoreProcess
-from infra.embedded.store.users import Kind, User, write_secret
+from infra.embedded.store.users import Kind, User, write, write_secret
 from infra.errors import UnreachableError, UsageError
 from infra.kafka.client import admin, librdkafka
 from infra.kafka.topics import Topics, wanted
@@ -35,7 +35,8 @@ from producers.journal import Journal, JournalError, JournalInUseError, lock
 
 Broker = Literal["embedded", "kafka"]
 Say = Callable[[str], None]
-WRITER = "writer"
+WRITER, OPERATOR = "writer", "operator"
+"""Users of the store: the consumer, and people on the operator's side."""
 EMBEDDED_OPTIONS = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
 """The embedded broker lets a member join after half the session timeout."""
 KAFKA_OPTIONS = {"session.timeout.ms": "10000"}
@@ -98,8 +99,8 @@ class Stack:
         return self.data / "journals"
 
     def client(self) -> Client:
-        """A connection to the store as the operator, in the database."""
-        return connect_store(self.settings, database=self.settings.store.database)
+        """A connection to the store as its administrator, in the database."""
+        return connect_store(self.settings, database=self.settings.store.database, admin=True)
 
     def put_back(self, client: Client) -> None:
         """Give a broker that forgets the leases and limits of earlier runs again; before anything reads or sends."""
@@ -181,7 +182,7 @@ class Stack:
         self._say("topics and tables")
         topics = Topics(admin(self.settings.kafka), self.settings.kafka)
         topics.apply(topics.plan(wanted(self.settings.kafka, self.settings.retention)))
-        client = connect_store(self.settings)
+        client = connect_store(self.settings, admin=True)
         try:
             migrate(client, render(self.settings))
         finally:
@@ -189,7 +190,8 @@ class Stack:
 
     def start_consumer(self) -> None:
         """Start the consumer, as a user that may read and insert and nothing else."""
-        as_writer = {"GPUFLEET_STORE_USER": WRITER, "GPUFLEET_STORE_PASSWORD_FILE": str(self._writer_password)}
+        password = str(self._password_file(WRITER))
+        as_writer = {"GPUFLEET_STORE_ADMIN_USER": WRITER, "GPUFLEET_STORE_ADMIN_PASSWORD_FILE": password}
         self.start_child("consumer", "consume", environment=as_writer)
 
     def wait_for_consumer(self, timeout_s: float = 20.0) -> None:
@@ -208,12 +210,12 @@ class Stack:
         """Start the projector; rewriting the tenant of rows takes more rights than a writer has."""
         self.start_child("projector", "project", "--owner", PROJECTOR)
 
-    @property
-    def _writer_password(self) -> Path:
-        return self.data / "store" / "writer.password"
+    def _password_file(self, user: str) -> Path:
+        return self.data / "store" / f"{user}.password"
 
     def _start_store(self) -> StoreProcess:
         embedded = self._given.embedded
+        self._tenants_file()
         store = StoreProcess(
             self.data / "store",
             port=embedded.store_port,
@@ -228,12 +230,25 @@ class Stack:
             raise UnreachableError(str(error)) from None
 
     def _users(self) -> Iterator[User]:
+        yield User(WRITER, Kind.WRITER, _kept_password(self._password_file(WRITER)))
+        yield User(OPERATOR, Kind.OPERATOR, _kept_password(self._password_file(OPERATOR)))
+
+    def _tenants_file(self) -> Path:
+        """The store's tenants: the scenario's at the folder's first start; then `gpufleet tenant` keeps them."""
         secrets = self.data / "secrets"
         secrets.mkdir(parents=True, exist_ok=True)
         secrets.chmod(0o700)
-        yield User(WRITER, Kind.WRITER, _kept_password(self._writer_password))
-        for tenant in self._tenants:
-            yield User(tenant, Kind.TENANT, _kept_password(secrets / f"{tenant}.password"), tenant)
+        path = self.data / "store" / "tenants.toml"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(
+                path,
+                [
+                    User(tenant, Kind.TENANT, _kept_password(secrets / f"{tenant}.password"), tenant)
+                    for tenant in self._tenants
+                ],
+            )
+        return path
 
     def _publish(self) -> Settings:
         """Settings with which every gpufleet command finds this stack, in ``data/runtime.toml``."""
@@ -242,8 +257,11 @@ class Stack:
             "site.name": self._given.site.name,
             "kafka.bootstrap": self.broker.bootstrap,
             "store.url": self.store.url,
-            "store.user": self.store.username,
-            "store.password_file": str(self.data / "store" / "operator.password"),
+            "store.user": OPERATOR,
+            "store.password_file": str(self._password_file(OPERATOR)),
+            "store.admin_user": self.store.username,
+            "store.admin_password_file": str(self.data / "store" / "admin.password"),
+            "store.tenants_file": str(self._tenants_file()),
             "store.tenant_password_dir": str(self.data / "secrets"),
             "agent.state_dir": str(self.journals),
             "simulate.state_dir": str(self.journals),

@@ -127,7 +127,7 @@ class View:
 
 def print_questions(data: str, url: str) -> None:
     """Where to ask, and five things worth asking, on stderr."""
-    lines = [f"\nSQL endpoint: {url} (user gpufleet); in another terminal:"]
+    lines = [f"\nSQL endpoint: {url} (user operator, password in {data}/store/operator.password); in another terminal:"]
     where = "" if data == "gpufleet-data" else f" --data {data}"
     lines += [f'  # {question}\n  gpufleet sql{where} "{sql}"' for question, sql in QUESTIONS.items()]
     print("\n".join(lines) + "\n", file=sys.stderr)

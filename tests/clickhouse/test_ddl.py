@@ -196,7 +196,7 @@ def test_a_tenant_is_granted_nothing_without_a_filter_and_no_function_of_diction
 def test_the_operator_reads_usage_only_while_a_lease_says_so() -> None:
     made = [s for s in statements(ACCOUNTS) if f"TO {OPERATOR}, {READER}" in s]
     usage = {m[1] for s in made if "usage_grant_at" in s and (m := re.search(r"ON gpufleet\.(\w+) FOR", s))}
-    assert usage == {"tenant_usage", "usage_1m", "usage_1h", "usage_1d"}
+    assert usage == {"tenant_usage", "usage_1m", "usage_1h", "usage_1d", "tenant_limits"}
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class Up:
 def connect(data: Path) -> Client:
     """The store of a running `up` on this folder."""
     settings = load(data=data, environ={}, cwd=data)
-    return connect_store(settings, database=settings.store.database)
+    return connect_store(settings, database=settings.store.database, admin=True)
 
 
 def bootstrap(data: Path) -> str:

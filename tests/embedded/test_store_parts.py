@@ -125,15 +125,33 @@ def test_the_encoding_of_an_answer(accepted: str, chosen: str) -> None:
 
 
 def test_row_filters_close_what_is_not_listed() -> None:
-    policies = {"open": "tenant", "odd": "te`na\\nt", "closed": None, "view": "*"}
-    tree = ElementTree.fromstring(config.row_filters(policies, "gpufleet", "op<&>"))
+    policies = config.policies_of(
+        {
+            "open": "tenant",
+            "odd": "te`na\\nt",
+            "closed": None,
+            "view": "*",
+            "usage": {"tenant": "tenant", "operator": "a < b"},
+            "hidden": {"tenant": None, "operator": "0"},
+        }
+    )
+    tree = ElementTree.fromstring(config.row_filters(policies, "gpufleet", config.Carriers("ad<&>", "op")))
     rules = {
         (base.tag, table.get("name")): table.findtext("filter") for base in tree.iter() for table in base.iter("table")
     }
     own = "getSetting('log_comment')"
-    assert rules["gpufleet", "open"] == f"{own} IN ('op<&>', toString(`tenant`))"
-    assert rules["gpufleet", "odd"] == f"{own} IN ('op<&>', toString(`te\\`na\\\\nt`))"
-    assert rules["gpufleet", "closed"] == rules["gpufleet", ""] == f"{own} = 'op<&>'"
+    staff = f"{own} IN ('ad<&>', 'op')"
+    assert rules["gpufleet", "open"] == f"{own} IN ('ad<&>', 'op', toString(`tenant`))"
+    assert rules["gpufleet", "odd"] == f"{own} IN ('ad<&>', 'op', toString(`te\\`na\\\\nt`))"
+    assert rules["gpufleet", "closed"] == rules["gpufleet", ""] == staff
     assert rules["gpufleet", "view"] == "1"
+    assert rules["gpufleet", "usage"] == f"{own} IN ('ad<&>', toString(`tenant`)) OR ({own} = 'op' AND (a < b))"
+    assert rules["gpufleet", "hidden"] == f"{own} IN ('ad<&>') OR ({own} = 'op' AND (0))"
     for database in ("default", "system", "information_schema", "INFORMATION_SCHEMA"):
-        assert rules[database, ""] == f"{own} = 'op<&>'"
+        assert rules[database, ""] == staff
+
+
+def test_a_policy_that_makes_no_sense_is_refused() -> None:
+    for wrong in ({"tenant": "t"}, {"tenant": "t", "operator": ""}, {"tenant": "t", "operator": "1", "x": "y"}):
+        with pytest.raises(ValueError, match="usage: expected the keys tenant and operator"):
+            config.policies_of({"usage": wrong})

@@ -144,7 +144,7 @@ def test_other_addresses_need_a_word(tmp_path: Path) -> None:
 def test_secrets_are_kept_from_other_users_of_the_machine(tmp_path: Path) -> None:
     user = User("anna", Kind.TENANT, hash_password("annas-password"), "anna")
     with StoreProcess(tmp_path, users=[user], policies={"t": "tenant"}) as store:
-        for name in ("operator.password", "users.toml"):
+        for name in ("admin.password", "users.toml"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / "etc").stat().st_mode) == 0o700
         users = (tmp_path / "users.toml").read_text()
@@ -161,7 +161,7 @@ def test_secrets_are_kept_from_other_users_of_the_machine(tmp_path: Path) -> Non
     [
         ("", r"expected \[users\.NAME\] sections"),
         ("[users", "is not TOML"),
-        ('[users.a]\nkind = "king"\npassword = "x"', "expected kind to be one of operator, writer, reader, tenant"),
+        ('[users.a]\nkind = "king"\npassword = "x"', "expected kind to be one of admin, writer, operator"),
         ('[users.a]\nkind = "tenant"\npassword = "x"', "`tenant` goes with kind"),
         ('[users.a]\nkind = "reader"\npassword = "plain"', "expected scrypt"),
         ('[users.a]\nkind = "reader"\nsecret = "plain"', "found also secret"),

@@ -17,6 +17,8 @@ _HARMLESS: Final = re.compile(
     r"output_format_\w+|date_time_output_format|session_timezone|extremes|format_csv_delimiter"
 )
 """Settings a tenant may send: how an answer looks, not what it is made of."""
+_STAFF: Final = (Kind.OPERATOR, Kind.READER)
+"""People: what they see of tenants' usage is up to the leases."""
 _SCHEMA_FILES: Final = re.compile(r"output_format_schema|format_schema\w*|format_template\w*")
 
 
@@ -56,14 +58,14 @@ class Access:
 
     def clear(self, user: User, job: Job) -> Job:
         """The job as it may run. Refusal if it may not; RuntimeError if it cannot be parsed."""
-        if user.kind is Kind.OPERATOR:
+        if user.kind is Kind.ADMIN:
             return job
         database = job.database if job.database not in ("", "default") else self._database
         if user.kind is Kind.TENANT and database != self._database:
             raise Refusal(ACCESS_DENIED, "ACCESS_DENIED", f"Not enough privileges: the database is {self._database}")
         if database not in (self._database, "system", "information_schema", "INFORMATION_SCHEMA"):
             raise Refusal(ACCESS_DENIED, "ACCESS_DENIED", f"Not enough privileges: the database is {self._database}")
-        checking = self._engine.operator()
+        checking = self._engine.admin()
         try:
             sql = self._gate.check(user.kind, job.body.sql.decode("utf-8", "replace"), job.parameters, checking)
         finally:
@@ -72,7 +74,9 @@ class Access:
         if user.kind is Kind.TENANT:
             settings = self._tenant_settings(settings)
             job = replace(job, max_rows=self._limits.result_rows, max_bytes=self._limits.result_bytes)
-        if user.kind is Kind.WRITER:
+        if user.kind in _STAFF:
+            settings.pop("readonly", None)  # it is 2, or the statement an INSERT that the gate let through
+        if job.body.head.keyword == "INSERT":
             # VALUES would otherwise evaluate any expression, file() among them.
             settings["input_format_values_interpret_expressions"] = "0"
             settings["input_format_values_deduce_templates_of_expressions"] = "0"
@@ -81,14 +85,17 @@ class Access:
     def connect(self, user: User, job: Job) -> Connection:
         """A fresh connection for a cleared job, its database and settings in place."""
         settings = {**job.settings, MARK: job.mark} if job.selects and job.mark else job.settings
+        inserts = job.body.head.keyword == "INSERT"
         if user.kind is Kind.TENANT:
             return self._engine.tenant(user.tenant, {**settings, **self._limits.settings()}, job.database)
-        connection = self._engine.operator()
+        if user.kind in _STAFF:
+            return self._engine.operator(settings, job.database, readonly=not inserts)
+        connection = self._engine.admin()
         try:
             if job.database and job.database != "default":
                 connection.use(job.database)
             connection.set(settings)
-            if user.kind is Kind.READER or (user.kind is Kind.WRITER and job.body.head.keyword != "INSERT"):
+            if user.kind is Kind.WRITER and not inserts:
                 connection.set({"readonly": "2"})
         except BaseException:
             connection.close()

@@ -14,6 +14,44 @@ OPEN_SYSTEM_TABLES = ("one", "settings", "numbers", "numbers_mt", "zeros", "zero
 OPEN_VIEW = "*"
 """In the policies: a view that tenants may read, filtered by the tables beneath it."""
 
+GUARD = "guard"
+"""The settings profile that takes away the right to change what row filters go by; it sets nothing itself."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who sees which rows of a table."""
+
+    tenant: str | None
+    """Column that names the row's tenant; None = tenants see nothing of it; OPEN_VIEW."""
+    operator: str = "1"
+    """Condition on a row, in SQL, for people on the operator's side."""
+
+
+Policies = Mapping[str, str | Mapping[str, str | None] | None]
+"""Table -> column, None or OPEN_VIEW; or {"tenant": one of these, "operator": condition}. As policies.json holds it."""
+
+
+@dataclass(frozen=True)
+class Carriers:
+    """The setting log_comment of connections that see more than one tenant: secrets, new at each start."""
+
+    admin: str
+    operator: str
+
+
+def policies_of(content: Policies) -> dict[str, Policy]:
+    """The policies as objects. ValueError for a key that is not known."""
+    made = {}
+    for table, rows in content.items():
+        if rows is None or isinstance(rows, str):
+            made[table] = Policy(rows)
+            continue
+        if set(rows) != {"tenant", "operator"} or not rows["operator"]:
+            raise ValueError(f"{table}: expected the keys tenant and operator, found {', '.join(sorted(rows))}")
+        made[table] = Policy(rows["tenant"], rows["operator"])
+    return made
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -35,32 +73,37 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def row_filters(policies: Mapping[str, str | None], database: str, operator: str) -> str:
+def row_filters(policies: Mapping[str, Policy], database: str, carriers: Carriers) -> str:
     """The <databases> section of users.xml.
 
-    A row is seen if the connection's carrier (setting log_comment) is the operator's secret or the row's tenant.
-    The policies with an empty table name are the engine's database-wide default: tables that are not listed, also
-    those created later, and the system tables, show nothing to a tenant.
+    A row is seen if the connection's carrier (setting log_comment) is the administrator's secret, or the row's tenant,
+    or the operators' secret and the row is one that operators see. The policies with an empty table name are the
+    engine's database-wide default: tables that are not listed, also those created later, and the system tables, show
+    nothing to a tenant.
     """
     carrier = "getSetting('log_comment')"
-    only_operator = f"{carrier} = '{operator}'"
+    staff = f"{carrier} IN ('{carriers.admin}', '{carriers.operator}')"
     tables = []
-    for table, column in sorted(policies.items()):
-        if column == OPEN_VIEW:
-            rule = "1"
-        elif column:
-            quoted = "`" + column.replace("\\", "\\\\").replace("`", "\\`") + "`"
-            rule = f"{carrier} IN ('{operator}', toString({quoted}))"
-        else:
-            rule = only_operator
-        tables.append(_table(table, rule))
-    tables.append(_table("", only_operator))
+    for table, policy in sorted(policies.items()):
+        seers = [f"'{carriers.admin}'"]
+        if policy.operator == "1":
+            seers.append(f"'{carriers.operator}'")
+        if policy.tenant:
+            seers.append("toString(`" + policy.tenant.replace("\\", "\\\\").replace("`", "\\`") + "`)")
+        rule = f"{carrier} IN ({', '.join(seers)})"
+        if policy.operator != "1":
+            rule = f"{rule} OR ({carrier} = '{carriers.operator}' AND ({policy.operator}))"
+        tables.append(_table(table, "1" if policy.tenant == OPEN_VIEW else rule))
+    tables.append(_table("", staff))
     lines = ["<databases>", f"<{database}>", *tables, f"</{database}>"]
     if database != "default":
-        lines += ["<default>", _table("", only_operator), "</default>"]
-    lines += ["<system>", *(_table(name, "1") for name in OPEN_SYSTEM_TABLES), _table("", only_operator), "</system>"]
+        lines += ["<default>", _table("", staff), "</default>"]
+    # A running query shows its settings, the carrier among them: everybody sees those of his own kind.
+    own = f"{carrier} IN ('{carriers.admin}', Settings['log_comment'])"
+    system = [*(_table(name, "1") for name in OPEN_SYSTEM_TABLES), _table("processes", f"{staff} AND {own}")]
+    lines += ["<system>", *system, _table("", staff), "</system>"]
     for schema in ("information_schema", "INFORMATION_SCHEMA"):
-        lines += [f"<{schema}>", _table("", only_operator), f"</{schema}>"]
+        lines += [f"<{schema}>", _table("", staff), f"</{schema}>"]
     lines.append("</databases>")
     return "\n".join(lines)
 
@@ -69,12 +112,13 @@ def _table(name: str, rule: str) -> str:
     return f"<table name={quoteattr(name)}><filter>{escape(rule)}</filter></table>"
 
 
-def write(folder: Path, log: Path, limits: Limits, filters: str, operator: str, boot: str) -> Path:
+def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boot: str) -> Path:
     """Write config.xml and users.xml into `folder`; the path of config.xml.
 
-    The profile makes every connection the operator's, since dictionaries and background work read through the same
-    filters and cannot be given a carrier of their own; Engine.tenant takes it away. `boot` is
-    this start's identifier, readable as SELECT getMacro('gpufleet_boot') or from system.macros.
+    The profile makes every connection the administrator's, since dictionaries and background work read through the
+    same filters and cannot be given a carrier of their own; Engine.operator and Engine.tenant take it away, and the
+    profile `guard` keeps it from coming back. `boot` is this start's identifier, readable as
+    SELECT getMacro('gpufleet_boot') or from system.macros.
     """
     memory = limits.memory or machine_memory() // 2
     query_memory = limits.query_memory or memory * 3 // 4
@@ -83,10 +127,15 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, operator: str, 
     users.write_text(
         f"""<clickhouse>
 <profiles><default>
-<log_comment>{operator}</log_comment>
+<log_comment>{admin}</log_comment>
 <max_memory_usage>{query_memory}</max_memory_usage>
 <max_threads>{threads}</max_threads>
-</default></profiles>
+</default>
+<{GUARD}><constraints>
+<log_comment><const/></log_comment>
+<use_query_cache><const/></use_query_cache>
+</constraints></{GUARD}>
+</profiles>
 <users><default>
 <password></password>
 <networks><ip>::/0</ip></networks>

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from infra.embedded.store.config import GUARD, Carriers
 from infra.embedded.store.errors import StoreError
 
 CARRIER: Final = "log_comment"
@@ -117,7 +118,7 @@ def _text(sql: str | bytes) -> str:
 class Engine:
     """The engine on one data folder. StoreError when it cannot open it."""
 
-    def __init__(self, data: Path, config: Path, operator: str) -> None:
+    def __init__(self, data: Path, config: Path, carriers: Carriers) -> None:
         try:
             from chdb import _chdb
         except ImportError as error:
@@ -127,30 +128,40 @@ class Engine:
             ) from None
         self._chdb: Any = _chdb
         self._target = f"{data}?config-file={config}&log-level=information"
-        self._operator = operator
+        self._carriers = carriers
         try:
             self._first = self._chdb.connect(self._target)
         except RuntimeError as error:
             raise StoreError(f"the engine cannot open the data folder {data}: {error}") from None
-        row = self.operator().run("SELECT version(), timezone(), hostName()").bytes().decode()
+        row = self.admin().run("SELECT version(), timezone(), hostName()").bytes().decode()
         self.version, self.timezone, self.host = row.rstrip("\n").split("\t")
 
-    def operator(self) -> Connection:
-        """A fresh connection that sees everything."""
+    def admin(self) -> Connection:
+        """A fresh connection that sees and may do everything."""
         return Connection(self._chdb.connect(self._target))
+
+    def operator(self, settings: Mapping[str, str], database: str, *, readonly: bool) -> Connection:
+        """A fresh connection that sees what operators see; settings may be changed later, its carrier may not."""
+        return self._filtered(self._carriers.operator, settings, database, "2" if readonly else "0")
 
     def tenant(self, tenant: str, settings: Mapping[str, str], database: str) -> Connection:
         """A fresh connection that sees one tenant's rows, with these settings, read-only from here on."""
-        if tenant == self._operator or not tenant:
+        if tenant in (self._carriers.admin, self._carriers.operator, ""):
             raise ValueError("a tenant must have a name of its own")
-        connection = self.operator()
+        return self._filtered(tenant, settings, database, "1")
+
+    def _filtered(self, carrier: str, settings: Mapping[str, str], database: str, readonly: str) -> Connection:
+        connection = self.admin()
         try:
-            connection.use(database)
-            connection.set({**settings, CARRIER: tenant})
-            connection.set({"readonly": "1"})
+            if database:
+                connection.use(database)
+            connection.set({**settings, CARRIER: carrier, "readonly": readonly})
+            connection.set({"profile": GUARD})
             sees = connection.run(f"SELECT getSetting('{CARRIER}'), getSetting('readonly')").bytes()
-            if sees != f"{_escaped(tenant)}\t1\n".encode():
-                raise RuntimeError("Code: 497. DB::Exception: The tenant's view could not be set up (ACCESS_DENIED)")
+            if sees != f"{_escaped(carrier)}\t{readonly}\n".encode():
+                raise RuntimeError(
+                    "Code: 497. DB::Exception: The view of this user could not be set up (ACCESS_DENIED)"
+                )
         except BaseException:
             connection.close()
             raise

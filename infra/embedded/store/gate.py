@@ -1,4 +1,4 @@
-"""What readers, writers and tenants may say: every node of a statement's syntax tree is on a list, or it is refused.
+"""What operators, readers, writers and tenants may say: every node of a syntax tree is on a list, or it is refused.
 
 The engine does the isolation of tenants (row filters, read-only connection). This closes what read-only does not:
 table functions that reach outside (s3, Python), functions that read files, dictionaries and the server itself, other
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from infra.embedded.store import syntax
-from infra.embedded.store.config import OPEN_SYSTEM_TABLES, OPEN_VIEW
+from infra.embedded.store.config import OPEN_SYSTEM_TABLES, OPEN_VIEW, Policy
 from infra.embedded.store.engine import Connection
 from infra.embedded.store.errors import ACCESS_DENIED, Refusal
 from infra.embedded.store.syntax import Node
@@ -66,8 +66,10 @@ _SELECT_NODES: Final = frozenset(
     }
 )  # fmt: skip
 _LOOK_NODES: Final = frozenset(
-    {"DescribeQuery", "ExistsTableQuery", "ShowTables", "ShowColumns", "ShowCreateTableQuery"}
+    {"DescribeQuery", "ExistsTableQuery", "Explain", "ShowTables", "ShowColumns", "ShowCreateTableQuery"}
 )
+OPERATOR_INSERTS: Final = frozenset({"projector_requests"})
+"""What people on the operator's side may put into the store: requests to compute windows again."""
 _FILES: Final = re.compile(r"\b(?:IN|OUT)FILE\b", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
@@ -80,33 +82,35 @@ class Rights:
     """Databases whose tables may be named."""
     settings: bool
     """May a statement carry SETTINGS?"""
-    insert: bool = False
+    insert: frozenset[str] | None = frozenset()
+    """Tables of the database that rows may be put into; None = all."""
     look: bool = False
-    """DESCRIBE, EXISTS, SHOW."""
+    """DESCRIBE, EXISTS, SHOW, EXPLAIN, and functions that ask dictionaries (leases and topology, no usage)."""
 
 
 class Gate:
-    """Checks statements of users who are not operators."""
+    """Checks statements of everybody but the administrator."""
 
-    def __init__(self, connection: Connection, database: str, policies: Mapping[str, str | None]) -> None:
+    def __init__(self, connection: Connection, database: str, policies: Mapping[str, Policy]) -> None:
         self._database = database
-        self._views = frozenset(name for name, column in policies.items() if column == OPEN_VIEW)
-        self._functions = _allowed(connection)
+        self._views = frozenset(name for name, policy in policies.items() if policy.tenant == OPEN_VIEW)
+        self._functions, self._dictionaries = _allowed(connection)
         self._combinators = tuple(_column(connection, "SELECT name FROM system.aggregate_function_combinators"))
         inside = frozenset({database, "system", "information_schema", "INFORMATION_SCHEMA"})
         self._rights = {
             Kind.TENANT: Rights(frozenset({database}), settings=False),
             Kind.READER: Rights(inside, settings=True, look=True),
-            Kind.WRITER: Rights(inside, settings=True, look=True, insert=True),
+            Kind.OPERATOR: Rights(inside, settings=True, look=True, insert=OPERATOR_INSERTS),
+            Kind.WRITER: Rights(inside, settings=True, look=True, insert=None),
         }
 
     def check(self, kind: Kind, sql: str, parameters: Mapping[str, str], connection: Connection) -> str:
         """The statement to run in place of `sql`. Refusal when it goes beyond the rights of `kind`; RuntimeError
-        with ClickHouse's text when it cannot be parsed. `connection` is an operator's; nothing is run on it."""
+        with ClickHouse's text when it cannot be parsed. `connection` is the admin's; nothing is run on it."""
         rights = self._rights[kind]
         statement = syntax.canonical(connection, sql)
         if _FILES.search(_QUOTED.sub("''", statement)):
-            raise _denied("INTO OUTFILE and FROM INFILE are for operators")
+            raise _denied("INTO OUTFILE and FROM INFILE are for the administrator")
         nodes = syntax.tree(connection, statement, parameters)
         databases = frozenset(_column(connection, "SELECT name FROM system.databases")) | {"default"}
         self._root(nodes[0], rights)
@@ -119,14 +123,14 @@ class Gate:
                 self._name(node, rights, databases, table=table_next)
             table_next = node.kind == "TableExpression"
         if nodes[0].kind == "InsertQuery":
-            self._target(nodes)
+            self._target(nodes, rights)
         if kind is Kind.TENANT:
             self._open_views(nodes, connection)
         return statement
 
     def _root(self, node: Node, rights: Rights) -> None:
         kind = node.kind
-        if kind == "SelectWithUnionQuery" or (kind == "InsertQuery" and rights.insert):
+        if kind == "SelectWithUnionQuery" or (kind == "InsertQuery" and rights.insert != frozenset()):
             return
         if kind in _LOOK_NODES and rights.look:
             return
@@ -135,7 +139,7 @@ class Gate:
     def _node(self, node: Node, rights: Rights) -> None:
         if node.kind in _SELECT_NODES or (node.kind in _LOOK_NODES and rights.look and node.depth == 0):
             return
-        if node.kind == "InsertQuery" and rights.insert and node.depth == 0:
+        if node.kind == "InsertQuery" and rights.insert != frozenset() and node.depth == 0:
             return
         if node.kind == "Set":
             if rights.settings:
@@ -147,7 +151,7 @@ class Gate:
         if table:
             if name.lower() not in TABLE_FUNCTIONS:
                 raise _denied(f"table function {name} is not allowed; {', '.join(sorted(TABLE_FUNCTIONS))} are")
-        elif not self._known(name) and not (rights.look and name.lower() in _ABOUT_SERVER):
+        elif not self._known(name) and not (rights.look and name.lower() in self._dictionaries | _ABOUT_SERVER):
             raise _denied(f"function {name} is not allowed")
 
     def _known(self, name: str) -> bool:
@@ -169,7 +173,7 @@ class Gate:
         if table or first in databases or first.lower() in ("system", "information_schema"):
             raise _denied(f"{node.name} is outside the database {self._database}")
 
-    def _target(self, nodes: list[Node]) -> None:
+    def _target(self, nodes: list[Node], rights: Rights) -> None:
         names = []
         for node in nodes[1:]:
             if node.depth == 1 and node.kind in ("Literal", "Function"):
@@ -178,6 +182,8 @@ class Gate:
                 names.append(node.name)
         if len(names) > 1 and names[0] != self._database:
             raise _denied(f"INSERT goes into tables of {self._database} only, not of {names[0]}")
+        if rights.insert is not None and not (names and names[-1] in rights.insert):
+            raise _denied(f"INSERT goes into {', '.join(sorted(rights.insert))} only")
 
     def _open_views(self, nodes: list[Node], connection: Connection) -> None:
         """An entry that the policies call a view must be one, and read as whoever asks."""
@@ -197,10 +203,10 @@ class Gate:
 
 def _able(rights: Rights) -> str:
     verbs = ["SELECT"]
-    if rights.insert:
+    if rights.insert != frozenset():
         verbs.append("INSERT")
     if rights.look:
-        verbs += ["SHOW", "DESCRIBE", "EXISTS"]
+        verbs += ["SHOW", "DESCRIBE", "EXISTS", "EXPLAIN"]
     return ", ".join(verbs)
 
 
@@ -208,19 +214,22 @@ def _denied(why: str) -> Refusal:
     return Refusal(ACCESS_DENIED, "ACCESS_DENIED", f"Not enough privileges: {why}")
 
 
-def _allowed(connection: Connection) -> frozenset[str]:
+def _allowed(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
+    """Names, in lower case, of the harmless functions and of those that ask dictionaries."""
     result = connection.run(
         "SELECT name, alias_to, is_aggregate, categories FROM system.functions WHERE origin = 'System'", "JSONEachRow"
     )
     rows = [json.loads(line) for line in result.bytes().splitlines()]
     by_name = {row["name"].lower(): row for row in rows}
-    allowed = set(_FUNCTIONS)
+    allowed, dictionaries = set(_FUNCTIONS), set[str]()
     for row in rows:
         real = by_name.get(row["alias_to"].lower(), row)
         name = real["name"].lower()
         if real["is_aggregate"] or name in _FUNCTIONS or real["categories"] in _CATEGORIES:
             allowed.add(row["name"].lower())
-    return frozenset(allowed)
+        elif real["categories"] == "Dictionary":
+            dictionaries.add(row["name"].lower())
+    return frozenset(allowed), frozenset(dictionaries)
 
 
 def _column(connection: Connection, query: str) -> list[str]:

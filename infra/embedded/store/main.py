@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.embedded.store import config, lock
-from infra.embedded.store import users as user_files
 from infra.embedded.store.errors import StoreError, StoreLocked
+from infra.embedded.store.user_book import UserBook
 from infra.processes import follow_parent
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default 0: any free one)")
     parser.add_argument("--users", type=Path, help="users.toml (default: DATA/users.toml)")
-    parser.add_argument("--policies", type=Path, help="JSON object: table -> tenant column or null")
+    parser.add_argument("--tenants", type=Path, help="more users, tenants only (default: DATA/tenants.toml)")
+    parser.add_argument("--policies", type=Path, help="JSON object: table -> who sees which rows (docs/embedded.md)")
     parser.add_argument("--database", default="gpufleet", help="database that writers and tenants may use")
     parser.add_argument("--ready-file", type=Path, help="written when the store answers (default: DATA/ready.json)")
     parser.add_argument("--allow-remote", action="store_true", help="let --host be other than a loopback address")
@@ -86,13 +87,13 @@ def run(options: argparse.Namespace) -> int:
     data: Path = options.data.absolute()
     with lock.hold(data):
         log = _prepare(data)
-        users = user_files.read(options.users or data / "users.toml")
+        users = UserBook(options.users or data / "users.toml", options.tenants or data / "tenants.toml")
         policies = _policies(options.policies)
-        operator = secrets.token_hex(16)
+        carriers = config.Carriers(secrets.token_hex(16), secrets.token_hex(16))
         boot = str(uuid.uuid4())
-        filters = config.row_filters(policies, options.database, operator)
+        filters = config.row_filters(policies, options.database, carriers)
         limits = config.Limits(memory=options.memory_bytes)
-        file = config.write(data / "etc", log / "engine.log", limits, filters, operator, boot)
+        file = config.write(data / "etc", log / "engine.log", limits, filters, carriers.admin, boot)
 
         os.environ["TZ"] = "UTC"  # the engine takes its time zone from here, not from its configuration
         time.tzset()
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         except ImportError as error:
             raise StoreError(f"the embedded store needs {error.name}: pip install 'gpufleet[embedded]'") from None
         spool = Spool(data / "spool", options.max_body_bytes, options.max_waiting_bytes)
-        engine = Engine(data / "db", file, operator)
+        engine = Engine(data / "db", file, carriers)
         try:
             server = Server(engine, users, policies, spool, options.database, time.monotonic)
             try:
@@ -173,13 +174,16 @@ def _prepare(data: Path) -> Path:
     return data / "log"
 
 
-def _policies(path: Path | None) -> dict[str, str | None]:
+def _policies(path: Path | None) -> dict[str, config.Policy]:
     if path is None:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read the policies file {path}: {error}") from None
-    if not isinstance(content, dict) or not all(v is None or isinstance(v, str) for v in content.values()):
-        raise StoreError(f"{path}: expected a JSON object of table -> tenant column (or null)")
-    return content
+    if not isinstance(content, dict) or not all(v is None or isinstance(v, str | dict) for v in content.values()):
+        raise StoreError(f"{path}: expected a JSON object of table -> tenant column, null or an object")
+    try:
+        return config.policies_of(content)
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}") from None

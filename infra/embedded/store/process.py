@@ -10,30 +10,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from infra.embedded.store import lock
 from infra.embedded.store import users as user_files
+from infra.embedded.store.config import Policies
 from infra.embedded.store.errors import StoreError, StoreLocked
 from infra.embedded.store.main import EXIT_LOCKED, EXIT_PORT_IN_USE, PortInUse
 from infra.embedded.store.passwords import hash_password, new_password
 from infra.embedded.store.users import Kind, User
 from infra.processes import PARENT_VARIABLE
 
-OPERATOR: Final = "gpufleet"
-"""Name of the operator user that is always there."""
+ADMIN: Final = "gpufleet"
+"""Name of the administrator, who is always there."""
 
 
 class StoreProcess:
     """An embedded store on the folder `data`.
 
-    `port` 0 takes a free port at the first start and keeps it for restarts. `password` is the operator's
-    (`username`, "gpufleet"); without one, the password in DATA/operator.password is used, made up if missing.
-    `users` are further users; `policies` maps each table of `database` to its tenant column (None: tenants read
-    nothing of it), and tables not named are closed to tenants.
+    `port` 0 takes a free port at the first start and keeps it for restarts. `password` is the
+    administrator's (`username`, "gpufleet"); without one, the password in DATA/admin.password is used, made up if
+    missing. `users` are further users; tenants may be added to DATA/tenants.toml while the store runs (users.py).
+    `policies` says of each table of `database` who sees which rows (config.Policies); those not named are closed to
+    tenants.
     """
 
     def __init__(
@@ -44,13 +46,13 @@ class StoreProcess:
         host: str = "127.0.0.1",
         password: str | None = None,
         users: Sequence[User] = (),
-        policies: Mapping[str, str | None] | None = None,
+        policies: Policies | None = None,
         database: str = "gpufleet",
         arguments: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.data, self.host, self.port, self.database = data.absolute(), host, port, database
-        self.username = OPERATOR
+        self.username = ADMIN
         self._given = password
         self._password = password
         self._users, self._policies = tuple(users), dict(policies or {})
@@ -59,7 +61,7 @@ class StoreProcess:
 
     @property
     def password(self) -> str:
-        """The operator's password; known from the first start on."""
+        """The administrator's password; known from the first start on."""
         if self._password is None:
             self._password = self._kept_password()
         return self._password
@@ -164,7 +166,7 @@ class StoreProcess:
         self.stop()
 
     def _kept_password(self) -> str:
-        path = self.data / "operator.password"
+        path = self.data / "admin.password"
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
@@ -176,10 +178,10 @@ class StoreProcess:
         return password
 
     def _write_files(self) -> None:
-        operator = User(self.username, Kind.OPERATOR, hash_password(self.password))
+        admin = User(self.username, Kind.ADMIN, hash_password(self.password))
         try:
             (self.data / "log").mkdir(parents=True, exist_ok=True)
-            user_files.write(self.data / "users.toml", (operator, *self._users))
+            user_files.write(self.data / "users.toml", (admin, *self._users))
             (self.data / "policies.json").write_text(json.dumps(self._policies, indent=1), encoding="utf-8")
         except OSError as error:
             raise _unwritable(self.data, error) from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
@@ -19,6 +20,7 @@ from infra.embedded.store import codecs, request, statement, work
 from infra.embedded.store.access import Access, TenantLimits
 from infra.embedded.store.answer import Answer, Pipe
 from infra.embedded.store.body import Spool
+from infra.embedded.store.config import Policy
 from infra.embedded.store.engine import Connection, Engine, Summary
 from infra.embedded.store.errors import (
     AUTHENTICATION_FAILED,
@@ -32,11 +34,14 @@ from infra.embedded.store.gate import Gate
 from infra.embedded.store.passwords import Verifier
 from infra.embedded.store.request import Ask
 from infra.embedded.store.sessions import Sessions
+from infra.embedded.store.user_book import UserBook
 from infra.embedded.store.users import Kind, User
 
 _LOG = logging.getLogger(__name__)
 MOST_WAITING: Final = 256
 """Requests in work or waiting for a thread; more are refused (429)."""
+FOLLOW_USERS_S: Final = 1.0
+"""How often the users' files are looked at when nobody asks anything."""
 
 
 class Server:
@@ -45,8 +50,8 @@ class Server:
     def __init__(
         self,
         engine: Engine,
-        users: Mapping[str, User],
-        policies: Mapping[str, str | None],
+        users: UserBook,
+        policies: Mapping[str, Policy],
         spool: Spool,
         database: str,
         clock: Callable[[], float],
@@ -56,7 +61,7 @@ class Server:
     ) -> None:
         self._engine, self._users, self._spool = engine, users, spool
         limits = limits or TenantLimits()
-        gate_connection = engine.operator()
+        gate_connection = engine.admin()
         gate = Gate(gate_connection, database, policies)
         gate_connection.close()
         self._access = Access(engine, gate, database, limits)
@@ -66,6 +71,8 @@ class Server:
         self._writers = ThreadPoolExecutor(writers, "writer")
         self._helpers = ThreadPoolExecutor(2, "helper")
         self._tenants: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.queries))
+        self._running: dict[str, set[str]] = defaultdict(set)
+        """User -> the marks of its statements in work."""
         self._waiting = 0
         self._nobody = User("nobody", Kind.READER, "scrypt$14$" + "00" * 16 + "$" + secrets.token_hex(32))
 
@@ -75,6 +82,7 @@ class Server:
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/replicas_status", self._ping)
         app.router.add_route("*", "/", self._query)
+        app.cleanup_ctx.append(self._follow_users)
         return app
 
     def close(self) -> None:
@@ -82,6 +90,34 @@ class Server:
         for pool in (self._readers, self._writers, self._helpers):
             pool.shutdown(wait=True)
         self._sessions.close()
+
+    async def _follow_users(self, _app: web.Application) -> AsyncIterator[None]:
+        """While the application runs, users that are taken away lose what they have running, too."""
+
+        async def follow() -> None:
+            while True:
+                self._refresh()
+                await asyncio.sleep(FOLLOW_USERS_S)
+
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    def _refresh(self) -> None:
+        for name in self._users.refresh():
+            if name in self._running:
+                self._evict(name)
+
+    def _evict(self, name: str) -> None:
+        """End the statements of a user who is gone; again until none is left, since one may be about to begin."""
+        marks = self._running.pop(name, set())
+        for mark in marks:
+            self._helpers.submit(self._kill, mark)
+        if marks:
+            self._running[name] = marks
+            asyncio.get_running_loop().call_later(0.2, self._evict, name)
 
     async def _ping(self, _request: web.Request) -> web.Response:
         return web.Response(text="Ok.\n")
@@ -113,18 +149,16 @@ class Server:
 
     async def _user(self, http: web.Request) -> User:
         name, password = request.credentials(http)
-        user = self._users.get(name, self._nobody)
-        good = self._verifier.known(user.password, password)
-        if not good and password:
-            loop = asyncio.get_running_loop()
-            good = await loop.run_in_executor(self._helpers, self._verifier.verify, user.password, password)
+        self._refresh()
+        user = self._users.find(name) or self._nobody
+        hashes = [stored for stored in (user.password, user.previous) if stored]
+        good = any(self._verifier.known(stored, password) for stored in hashes)
+        loop = asyncio.get_running_loop()
+        for stored in hashes:
+            if not good and password:
+                good = await loop.run_in_executor(self._helpers, self._verifier.verify, stored, password)
         if not good or user is self._nobody:
-            raise Refusal(
-                AUTHENTICATION_FAILED,
-                "AUTHENTICATION_FAILED",
-                f"{_one_line(name)}: Authentication failed: password is incorrect, or there is no user with such name.",
-                403 if password else 401,
-            )
+            raise _unknown(name, 403 if password else 401)
         return user
 
     async def _run(self, http: web.Request, user: User, ask: Ask, headers: dict[str, str]) -> web.StreamResponse:
@@ -137,6 +171,9 @@ class Server:
         done: asyncio.Future[None] | None = None
         try:
             async with turn:
+                if self._users.find(user.name) is None:
+                    raise _unknown(user.name, 403)  # taken away while it waited
+                self._running[user.name].add(ask.job.mark)
                 pipe = Pipe(loop)
                 done = loop.run_in_executor(pool, self._work, user, ask, pipe)
                 # Not before the thread has ended: the engine may still read the file when this request is gone.
@@ -157,6 +194,10 @@ class Server:
         finally:
             if done is None:
                 ask.job.body.discard()
+            marks = self._running.get(user.name, set())
+            marks.discard(ask.job.mark)
+            if not marks:
+                self._running.pop(user.name, None)
 
     def _work(self, user: User, ask: Ask, pipe: Pipe) -> None:
         """In a worker thread: clear the job, open its connection, run it."""
@@ -165,12 +206,12 @@ class Server:
                 return
             job = self._access.clear(user, ask.job)
             key = (user.name, ask.session_id)
-            if ask.session_id and user.kind is Kind.OPERATOR:
+            if ask.session_id and user.kind is Kind.ADMIN:
                 if ask.session_check:
                     self._sessions.check(key)
                 if self._sessions.wanted(key, job.body.sql):
                     opened = self._sessions.use(
-                        key, ask.session_timeout_s, self._engine.operator, job.database, job.settings
+                        key, ask.session_timeout_s, self._engine.admin, job.database, job.settings
                     )
                     with opened as connection:
                         work.execute(job, connection, pipe)
@@ -186,12 +227,12 @@ class Server:
             pipe.fail(error)
 
     def _kill(self, mark: str) -> None:
-        """End a query whose client left."""
-        connection = self._engine.operator()
+        """End a query whose client left, or may no longer ask."""
+        connection = self._engine.admin()
         try:
             connection.run(f"KILL QUERY WHERE Settings['{work.MARK}'] = '{mark}' ASYNC")
         except RuntimeError:
-            _LOG.exception("could not cancel a query whose client left")
+            _LOG.exception("could not end a query")
         finally:
             connection.close()
 
@@ -281,6 +322,11 @@ def failure(error: Refusal | RuntimeError, headers: dict[str, str]) -> web.Respo
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
     return web.Response(status=status, text=text + "\n", headers=headers)
+
+
+def _unknown(name: str, status: int) -> Refusal:
+    message = f"{_one_line(name)}: Authentication failed: password is incorrect, or there is no user with such name."
+    return Refusal(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", message, status)
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Sessions of operators (URL parameter session_id): SET, USE and temporary tables outlive their request.
+"""Sessions of the administrator (URL parameter session_id): SET, USE and temporary tables outlive their request.
 
 clickhouse-connect names a session in every request by default and hardly ever needs one, so that a session gets a
 connection of its own only when a statement leaves something behind.
