@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from consumers.audit import freshness, offsets, sequences, tenants, windows
 from consumers.audit.offsets import Committed
 from consumers.audit.report import AuditReport, Expected
 from consumers.audit.scope import Scope
+from consumers.audit.spools import Spooled
 from consumers.projector.store import Store, scalar
 
 
@@ -24,6 +25,7 @@ def audit(
     compare_windows: windows.How = "sample",
     raw_days: int = 9,
     in_flight_s: float = 0.0,
+    spooled: Collection[Spooled] = (),
     pick: random.Random | None = None,
 ) -> AuditReport:
     """Check what is stored.
@@ -31,12 +33,13 @@ def audit(
     ``expected``: what producers' runs gave out. ``since``, ``node``: look at events from that time on, at one
     producer. ``committed``: the consumer group's offsets. ``compare_windows``: which minutes to compute again.
     ``in_flight_s``: the tail of a run that stored something this recently is not held against it.
+    ``spooled``: what waits in spools that can be looked at from here.
     """
     started = time.monotonic()
     now = int(scalar(store, "SELECT toUnixTimestamp64Micro(now64(6))")) / 1e6
     scope = Scope(now, now - raw_days * 86_400, since.timestamp() if since else None, node, in_flight_s)
     report = AuditReport()
-    sequences.check(store, scope, expected, report)
+    sequences.check(store, scope, expected, report, spooled)
     if node is None:
         report.add(offsets.check(store, scope, committed))
     report.add(tenants.check(store, scope))

@@ -35,9 +35,13 @@ class Kind(Enum):
     """The head of a run or partition is older than what is kept: not an error."""
     IN_FLIGHT = "in_flight"
     """The last numbers of a run that is alive may still be on their way: not an error."""
+    LATE = "late"
+    """The producer's spool holds them and has said so: they are still to come."""
+    THINNED = "thinned"
+    """A full spool made fewer, coarser events of them and has named each: not an error."""
 
 
-HARMLESS = frozenset({Kind.RETENTION, Kind.IN_FLIGHT})
+HARMLESS = frozenset({Kind.RETENTION, Kind.IN_FLIGHT, Kind.LATE, Kind.THINNED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class AuditReport:
     lost: int = 0
     duplicated: int = 0
     """Rows beyond one per event."""
+    late: int = 0
+    """Events that wait in producers' spools."""
+    thinned: int = 0
+    """Events that full spools merged into coarser ones."""
     dead_letters: int = 0
     freshness_p50_s: float | None = None
     """Store time minus tick time of live ticks; None when there are none."""
@@ -134,6 +142,8 @@ class AuditReport:
             "gpu_samples": self.gpu_samples,
             "lost": self.lost,
             "duplicated": self.duplicated,
+            "late": self.late,
+            "thinned": self.thinned,
             "dead_letters": self.dead_letters,
             "freshness_p50_s": self.freshness_p50_s,
             "freshness_p99_s": self.freshness_p99_s,

@@ -5,17 +5,17 @@ One aggregate per topic finds the runs that are off; only those are looked at nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from consumers.audit.report import AuditReport, Expected, Finding, Kind
 from consumers.audit.scope import Scope, quoted
+from consumers.audit.spools import RunKey, Spooled, Word, split, words
 from consumers.projector.store import Store, rows
 from schemas.catalogue import KINDS, EventKind, Retention
 
 _CHUNK = 500
 """Runs looked at in one statement."""
-RunKey = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,10 @@ class Runs:
     One more than the newest run when that is over as well."""
 
 
-def check(store: Store, whole: Scope, expected: Iterable[Expected], report: AuditReport) -> None:
-    """Add lost, duplicated, stored, produced and their findings to the report."""
+def check(
+    store: Store, whole: Scope, expected: Iterable[Expected], report: AuditReport, spooled: Collection[Spooled] = ()
+) -> None:
+    """Add lost, duplicated, late, thinned, stored, produced and their findings to the report."""
     answers: dict[str, dict[RunKey, int]] = {}
     newest: dict[str, int] = {}
     for entry in (*expected, *_named_by_successors(store, whole.unlimited())):
@@ -63,8 +65,10 @@ def check(store: Store, whole: Scope, expected: Iterable[Expected], report: Audi
             report.produced[kind.topic] = sum(runs.expected.values())
         report.add(_doubles(store, scope, runs))
         if kind.dense:
-            for finding in _missing(store, scope, runs):
+            for finding in _missing(store, scope, runs, spooled):
                 report.lost += finding.count if not finding.harmless else 0
+                report.late += finding.count if finding.kind is Kind.LATE else 0
+                report.thinned += finding.count if finding.kind is Kind.THINNED else 0
                 report.add([finding])
     report.dead_letters = report.stored["dead-letters"]
 
@@ -95,7 +99,7 @@ GROUP BY producer_id, run_id""",
     return {(run.producer_id, run.run_id): run for run in runs}
 
 
-def _missing(store: Store, scope: Scope, runs: Runs) -> Iterator[Finding]:
+def _missing(store: Store, scope: Scope, runs: Runs, spooled: Collection[Spooled]) -> Iterator[Finding]:
     """Gaps within, ahead of and behind what is stored of each run, less the dead letters."""
     kind = runs.kind
     inner = [r for r in runs.stored.values() if r.last - r.first + 1 != r.distinct]
@@ -107,13 +111,64 @@ def _missing(store: Store, scope: Scope, runs: Runs) -> Iterator[Finding]:
     for key, tail in _tails(store, scope, runs).items():
         holes.setdefault(key, []).append(tail)
     dead = _dead(store, kind.topic, holes)
+    told = words(store, scope, kind.topic, holes.keys(), spooled)
     for key in sorted(holes):
         producer, run_id = key
         stored = runs.stored.get(key)
+        word = told.get(key)
+        # A thinned minute leaves twelve holes around what is kept: one finding names the run's whole sum.
+        thinned: list[tuple[int, int]] = []
         for first, last in sorted(holes[key]):
             for low, high in without(first, last, dead.get(key, [])):
-                alive = run_id >= runs.newest.get(producer, 0)
-                yield _named(kind, scope, stored, producer, run_id, low, high, alive=alive)
+                for at, end, gone in split(low, high, word.thinned if word else ()):
+                    if gone:
+                        thinned.append((at, end))
+                        continue
+                    alive = run_id >= runs.newest.get(producer, 0)
+                    yield from _explained(kind, scope, stored, word, producer, run_id, at, end, alive=alive)
+        if thinned:
+            yield _thinned(kind, producer, run_id, thinned)
+
+
+def _thinned(kind: EventKind, producer: str, run_id: int, ranges: Sequence[tuple[int, int]]) -> Finding:
+    count = sum(high - low + 1 for low, high in ranges)
+    low, high = ranges[0][0], ranges[-1][1]
+    return Finding(
+        Kind.THINNED,
+        kind.topic,
+        f"producer {producer} run {run_id}: {count} events within seq {low}..{high} were thinned by its full spool",
+        producer,
+        run_id,
+        low,
+        high,
+        count,
+    )
+
+
+def _explained(
+    kind: EventKind,
+    scope: Scope,
+    stored: Run | None,
+    word: Word | None,
+    producer: str,
+    run_id: int,
+    low: int,
+    high: int,
+    *,
+    alive: bool,
+) -> Iterator[Finding]:
+    """Findings of a missing range, cut where the producer's spool says that events are late or were given up."""
+    for at, end, gone in split(low, high, word.given_up if word else ()):
+        if gone:
+            found = _named(kind, scope, stored, producer, run_id, at, end, alive=alive)
+            yield replace(found, kind=Kind.GAP, detail=found.detail + ": the producer gave them up and says so")
+            continue
+        for first, last, late in split(at, end, word.late if word else ()):
+            found = _named(kind, scope, stored, producer, run_id, first, last, alive=alive)
+            if late and not found.harmless:
+                numbers = found.detail.split(" are ")[0].split(" were ")[0]
+                found = replace(found, kind=Kind.LATE, detail=numbers + " wait in the producer's spool")
+            yield found
 
 
 def _named(
