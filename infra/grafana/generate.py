@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from infra.grafana.board import Board
-from infra.grafana.boards.operator import fleet, gpu, node, rack
+from infra.grafana.boards.operator import fleet, gpu, health, node, power, rack
 
 DASHBOARDS: Final = Path(__file__).parent / "dashboards"
 
 
 def boards() -> tuple[Board, ...]:
     """Every board, the operator's first."""
-    return (fleet.board(), rack.board(), node.board(), gpu.board())
+    return (fleet.board(), rack.board(), node.board(), gpu.board(), health.board(), power.board())
 
 
 def files() -> Iterator[tuple[Path, str]]:
