@@ -1,0 +1,1 @@
+"""The rules, a pack a file. Each exports RULES."""

@@ -1,0 +1,215 @@
+"""GPUs, by the action that is asked for: the driver's verdict, else NVIDIA's catalogue (xid.py), else a person.
+
+One fault shows in several ways (an Xid, a counter, a lost GPU). The strongest action speaks: a rule leaves out GPUs
+that a stronger rule names. Codes that the catalogue ignores have no rule.
+"""
+
+from __future__ import annotations
+
+from infra.grafana.alerts.rule import Owner, Rule, Severity
+from infra.grafana.alerts.sql import (
+    GPU,
+    IN_DARK,
+    ORIGIN,
+    PLACES,
+    RACK,
+    SITE,
+    TRIPPED,
+    answer,
+    gpus_with,
+    sick,
+)
+from infra.grafana.alerts.xid import UNCLASSIFIED, WORKFLOW
+from infra.grafana.boards.ids import Gpu, Health, Node
+
+_RESET = "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset')"
+_REPLACE = "action = 'replace_gpu'"
+_REBOOT = "action = 'reboot_node'"
+_WORKFLOW = f"action IN ({', '.join(repr(each) for each in WORKFLOW)})"
+_UNCLASSIFIED = f"action = '{UNCLASSIFIED}'"
+
+AFTER_TRIP = f"""(s.site, toString(s.feed)) IN (SELECT site, feed FROM tripped)
+            AND s.since >= (SELECT min(since) FROM tripped) - 60
+            AND (s.since < (SELECT min(since) FROM tripped) + 600 OR {IN_DARK})"""
+"""What breaks as a feed trips, or on racks that the trip left dark, belongs to the trip."""
+
+
+def _also(*conditions: str) -> str:
+    """GPUs that one of these is said of as well."""
+    return f"(s.site, s.node_id, s.gpu_index) IN ({gpus_with(' OR '.join(conditions))})"
+
+
+_OF_GPU = {"site": SITE, "rack": RACK, "node": ORIGIN, "gpu": f"if(s.scope = 'gpu', {GPU}, 'all')"}
+_OF_NODE = {"site": SITE, "rack": RACK, "node": ORIGIN}
+_TRIP = (PLACES, TRIPPED)
+
+ALARMS = """alarms AS
+(
+    -- Xids of the last fifteen minutes.
+    SELECT site, node_id, toString(rack) AS rack, ts, gpu_index, code, action, occurrences
+    FROM gpufleet.gpu_alarms
+    WHERE ts > $__toTime - 900 AND ts <= $__toTime AND event = 'xid'
+)"""
+MAINTAINED = """maintained AS
+(
+    -- Of their nodes, those whose maintenance has begun and not ended.
+    SELECT site, node_id
+    FROM gpufleet.node_events
+    WHERE flaws = 0 AND event IN ('maintenance_begin', 'maintenance_end') AND ts > $__toTime - 2592000
+        AND ts <= $__toTime AND (site, node_id) IN (SELECT site, node_id FROM alarms)
+    GROUP BY site, node_id
+    HAVING argMax(event, ts) = 'maintenance_begin'
+)"""
+
+_SICK_ANYHOW = gpus_with("action NOT IN ('none', 'check_agent')")
+_RESTART_APP = f"""    SELECT toString(site) AS site, rack, node_id AS node, ifNull(toString(gpu_index), 'all') AS gpu,
+        sum(occurrences) AS value
+    FROM alarms
+    WHERE action = 'restart_app' AND (site, node_id) NOT IN (SELECT site, node_id FROM maintained)
+        AND (site, node_id, ifNull(gpu_index, -1)) NOT IN ({_SICK_ANYHOW})
+    GROUP BY site, rack, node, gpu"""
+_ALONE = """    SELECT toString(site) AS site, rack, node_id AS node,
+        sumIf(occurrences, action = 'ignore_unless_alone') AS value
+    FROM alarms
+    WHERE (site, node_id) NOT IN (SELECT site, node_id FROM maintained)
+    GROUP BY site, rack, node
+    HAVING value > 0 AND countIf(action != 'ignore_unless_alone') = 0"""
+
+_REPEAT = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack, toString(s.node_id) AS node,
+        toString(s.gpu_index) AS gpu, if(argMax(s.in_service, s.ts), uniqExact(s.since), 0) AS value
+    FROM gpufleet.sick_1m AS s FINAL
+    WHERE s.ts > $__toTime - 86400 AND s.ts <= $__toTime - 60 AND s.scope = 'gpu'
+        AND (s.reason LIKE 'xid\\_%' OR s.reason = 'ecc_dbe')
+    GROUP BY site, node, gpu
+    HAVING value > 1"""
+
+_GPU_LABELS = ("site", "rack", "node", "gpu")
+_NODE_LABELS = ("site", "rack", "node")
+_GPU_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}&gpu={{ .Labels.gpu }}"
+_NODE_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}"
+_SITE_BOARD = "site={{ .Labels.site }}"
+
+RULES = (
+    Rule(
+        "gpu_restart_app",
+        "Restart the application",
+        "gpu",
+        Severity.INFO,
+        Owner.TENANT,
+        answer(_RESTART_APP, _GPU_LABELS, ALARMS, MAINTAINED),
+        _GPU_LABELS,
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}: {{ .Values.B.Value | humanize }} Xids say that its"
+        " application has failed; the GPU itself is fine. Restart the application.",
+        (Node.UID, Node.EVENTS),
+        keep_s=0,
+        board=_NODE_BOARD,
+    ),
+    Rule(
+        "gpu_reset",
+        "Reset the GPU",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(
+            sick(_RESET, _OF_GPU, (_also(_REBOOT, _REPLACE), AFTER_TRIP)),
+            _GPU_LABELS,
+            *_TRIP,
+        ),
+        _GPU_LABELS,
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: drain it and reset it;"
+        " {{ .Values.B.Value | humanize }} GPUs are unhealthy until then.",
+        (Health.UID, Health.SICK_GPUS),
+        for_s=120,
+        board=_SITE_BOARD,
+    ),
+    Rule(
+        "gpu_reboot",
+        "Reboot the node",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(sick(_REBOOT, _OF_NODE, (AFTER_TRIP,)), _NODE_LABELS, *_TRIP),
+        _NODE_LABELS,
+        "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: a GPU is lost or the driver asks for a reboot;"
+        " {{ .Values.B.Value | humanize }} GPUs are unhealthy until then.",
+        (Node.UID, Node.GPU_HEALTH),
+        for_s=60,
+        board=_NODE_BOARD,
+    ),
+    Rule(
+        "gpu_replace",
+        "Replace the GPU",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(sick(_REPLACE, _OF_GPU), _GPU_LABELS),
+        _GPU_LABELS,
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: a row could not be remapped, or SRAM"
+        " errors passed NVIDIA's limit. Field diagnostics, then RMA.",
+        (Gpu.UID, Gpu.COUNTERS),
+        for_s=60,
+        keep_s=900,
+        board=_GPU_BOARD,
+    ),
+    Rule(
+        "gpu_fabric_manager",
+        "Restart the Fabric Manager",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(_ALONE, _NODE_LABELS, ALARMS, MAINTAINED),
+        _NODE_LABELS,
+        "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} times Xid 45 and no"
+        " other Xid beside it. Restart the Fabric Manager.",
+        (Node.UID, Node.EVENTS),
+        for_s=180,
+        keep_s=0,
+        board=_NODE_BOARD,
+    ),
+    Rule(
+        "gpu_workflow",
+        "Read the Xid and follow NVIDIA's workflow",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(sick(_WORKFLOW, _OF_GPU, (_also(_REBOOT, _REPLACE, _RESET), AFTER_TRIP)), _GPU_LABELS, *_TRIP),
+        _GPU_LABELS,
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: an Xid whose action depends on its"
+        " line (48, 74, 144 to 150 ...) has come, and nothing else decides it.",
+        (Health.UID, Health.XID_LIST),
+        for_s=120,
+        board=_SITE_BOARD,
+    ),
+    Rule(
+        "gpu_unclassified",
+        "An Xid that nobody has classified",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(
+            sick(_UNCLASSIFIED, {**_OF_GPU, "code": "toString(s.reason)"}, (_also(_REBOOT, _REPLACE, _RESET),)),
+            (*_GPU_LABELS, "code"),
+        ),
+        (*_GPU_LABELS, "code"),
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: {{ .Labels.code }} is not in the"
+        " catalogue and the driver says nothing. Read the line and decide.",
+        (Health.UID, Health.XID_LIST),
+        board=_SITE_BOARD,
+    ),
+    Rule(
+        "gpu_repeat",
+        "The same GPU fails again and again",
+        "gpu",
+        Severity.TICKET,
+        Owner.FLEET,
+        answer(_REPEAT, _GPU_LABELS),
+        _GPU_LABELS,
+        "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }}"
+        " faults within 24 h. Resetting it again will not help: take it out.",
+        (Gpu.UID, Gpu.EVENTS),
+        above=2,
+        keep_s=3600,
+        interval_s=300,
+        board=_GPU_BOARD,
+    ),
+)

@@ -1,0 +1,233 @@
+"""This system itself: is what the other rules look at true, complete and fresh? Here an answer without rows, or no
+answer, wakes somebody."""
+
+from __future__ import annotations
+
+from infra.grafana.alerts.rule import NoData, OnError, Owner, Rule, Severity
+from infra.grafana.boards.ids import Pipeline
+
+
+def _answer(rows: str, label: str, none: str = "") -> str:
+    """Rows with the one label; ``none``: a row that is always there. Without it an answer may be empty."""
+    own = f"\nUNION ALL\nSELECT $__toTime AS time, '{none}' AS {label}, toFloat64(0) AS value" if none else ""
+    return f"""SELECT $__toTime AS time, {label}, toFloat64(value) AS value
+FROM
+(
+{rows}
+){own}"""
+
+
+_LAG_S = """dateDiff('second', max(append_ts_max), $__toTime)"""
+_LAG = f"""    SELECT toString(topic) AS topic, {_LAG_S} AS value
+    FROM gpufleet.ingest_ledger
+    WHERE at > $__toTime - 259200 AND at <= $__toTime
+        AND topic IN ('node-telemetry', 'node-counters', 'facility-telemetry')
+    GROUP BY topic"""
+_STALE = f"""    SELECT toString(s.site) AS site,
+        if(
+            -- A consumer that is behind has its own page.
+            (SELECT {_LAG_S} FROM gpufleet.ingest_ledger
+                WHERE topic = 'node-telemetry' AND at > $__toTime - 259200 AND at <= $__toTime) > 120,
+            0, least(dateDiff('second', n.minute + 60, $__toTime), 86400)) AS value
+    FROM
+    (
+        SELECT site FROM gpufleet.health_1h WHERE ts > $__toTime - 259200 AND ts <= $__toTime
+        UNION DISTINCT
+        SELECT site FROM gpufleet.health_1m WHERE ts > $__toTime - 3600 AND ts <= $__toTime
+    ) AS s
+    LEFT JOIN
+    (
+        SELECT site, max(ts) AS minute FROM gpufleet.health_1m
+        WHERE ts > $__toTime - 86400 AND ts <= $__toTime - 60 GROUP BY site
+    ) AS n ON n.site = s.site"""
+_DEAD = """    SELECT toString(topic) AS topic, sumIf(dead_letters, at > $__toTime - 900) AS value
+    FROM gpufleet.ingest_ledger
+    WHERE at > $__toTime - 3600 AND at <= $__toTime
+    GROUP BY topic"""
+_SLOW = """    SELECT toString(topic) AS topic,
+        if(countIf(rows > 0) >= 5, quantileIf(0.95)(insert_ms, rows > 0), 0) AS value
+    FROM gpufleet.ingest_ledger
+    WHERE at > $__toTime - 600 AND at <= $__toTime
+    GROUP BY topic"""
+_REFUSED = """    SELECT toString(topic) AS topic,
+        if(sum(l.messages) > 0, sumIf(l.messages, l.path = 'filter') / sum(l.messages), 0) AS value
+    FROM gpufleet.ingest_ledger AS l
+    WHERE at > $__toTime - 600 AND at <= $__toTime
+    GROUP BY topic"""
+_FLAWED = "\n    UNION ALL\n".join(
+    f"    SELECT '{topic}' AS topic, countIf(ts > $__toTime - 900) AS value FROM gpufleet.{table}\n"
+    "    WHERE flaws != 0 AND ts > $__toTime - 1800 AND ts <= $__toTime"
+    for topic, table in (
+        ("node-telemetry", "node_telemetry"),
+        ("node-counters", "node_counters"),
+        ("node-events", "node_events"),
+        ("inventory", "inventory"),
+        ("facility-telemetry", "facility_telemetry"),
+        ("leases", "leases"),
+        ("allocations", "allocations"),
+    )
+)
+_GAPS = """    SELECT toString(site) AS site, sum(missing) AS value
+    FROM
+    (
+        -- Numbers are given out without gaps: between first and last all must be there, five minutes later.
+        SELECT site, producer_id, run_id, max(seq) - min(seq) + 1 - uniqExact(seq) AS missing
+        FROM gpufleet.node_telemetry
+        WHERE ts > $__toTime - 1200 AND ts <= $__toTime - 300
+        GROUP BY site, producer_id, run_id
+    )
+    GROUP BY site"""
+_AUDIT = """    SELECT 'audit' AS part,
+        if(argMax(ok, ts), 0, greatest(argMax(lost + doubled + windows_wrong, ts), 1)) AS value
+    FROM gpufleet.audit_runs
+    WHERE ts > $__toTime - 259200 AND ts <= $__toTime AND node = ''
+    HAVING count() > 0"""
+_AUDIT_AGE = """    SELECT 'audit' AS part, least(dateDiff('hour', max(ts), $__toTime), 999) AS value
+    FROM gpufleet.audit_runs
+    WHERE ts <= $__toTime AND node = ''"""
+_ALIVE = """    SELECT 'gpufleet' AS part, count() > 0 AS value
+    FROM gpufleet.health_1m
+    WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60
+    HAVING value > 0"""
+
+RULES = (
+    Rule(
+        "consumer_lag",
+        "The consumer is behind",
+        "pipeline",
+        Severity.PAGE,
+        Owner.PIPELINE,
+        _answer(_LAG, "topic", none="none"),
+        ("topic",),
+        "The newest stored event of {{ .Labels.topic }} is {{ .Values.B.Value | humanizeDuration }} old. Kafka keeps"
+        " three days: nothing is lost yet.",
+        (Pipeline.UID, Pipeline.FRESHNESS),
+        above=120,
+        for_s=180,
+    ),
+    Rule(
+        "freshness",
+        "Rollups are stale",
+        "pipeline",
+        Severity.PAGE,
+        Owner.PIPELINE,
+        _answer(_STALE, "site"),
+        ("site",),
+        "Site {{ .Labels.site }}: the newest closed minute is {{ .Values.B.Value | humanizeDuration }} old although"
+        " events come in: the projector stands, and with it every other alert.",
+        (Pipeline.UID, Pipeline.PROJECTOR_BEHIND),
+        above=300,
+        for_s=120,
+        no_data=NoData.ALERTING,
+        on_error=OnError.ALERTING,
+    ),
+    Rule(
+        "dead_letters",
+        "Messages cannot be stored",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_DEAD, "topic", none="none"),
+        ("topic",),
+        "{{ .Values.B.Value | humanize }} messages of {{ .Labels.topic }} went to dead-letters within fifteen minutes.",
+        (Pipeline.UID, Pipeline.DEAD_LETTERS),
+        keep_s=900,
+    ),
+    Rule(
+        "flaws",
+        "Events are absurd",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_FLAWED, "topic"),
+        ("topic",),
+        "{{ .Values.B.Value | humanize }} events of {{ .Labels.topic }} within fifteen minutes parse and are absurd:"
+        " they are stored and left out of every figure.",
+        (Pipeline.UID, Pipeline.FLAWS),
+        keep_s=900,
+    ),
+    Rule(
+        "gaps",
+        "Events are missing",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_GAPS, "site", none="none"),
+        ("site",),
+        "Site {{ .Labels.site }}: {{ .Values.B.Value | humanize }} events of the last twenty minutes were numbered by"
+        " their nodes and are not in the store.",
+        (Pipeline.UID, Pipeline.GAPS),
+        for_s=300,
+        keep_s=600,
+        interval_s=300,
+    ),
+    Rule(
+        "inserts_slow",
+        "Inserts are slow",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_SLOW, "topic", none="none"),
+        ("topic",),
+        "One insert in twenty of {{ .Labels.topic }} takes {{ .Values.B.Value | humanize }} ms or longer.",
+        (Pipeline.UID, Pipeline.INSERT_TIME),
+        above=5000,
+        for_s=600,
+    ),
+    Rule(
+        "inserts_refused",
+        "The store refuses or loses inserts",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_REFUSED, "topic", none="none"),
+        ("topic",),
+        "{{ .Values.B.Value | humanizePercentage }} of the messages of {{ .Labels.topic }} had to be looked up before"
+        " they were stored: inserts end without a plain success, or consumers keep moving.",
+        (Pipeline.UID, Pipeline.FILTERED),
+        above=0.2,
+        for_s=600,
+    ),
+    Rule(
+        "audit_failed",
+        "The audit found something",
+        "pipeline",
+        Severity.PAGE,
+        Owner.PIPELINE,
+        _answer(_AUDIT, "part", none="none"),
+        ("part",),
+        "The last audit is not ok: {{ .Values.B.Value | humanize }} events lost or doubled, or windows that are not"
+        " what their events say.",
+        (Pipeline.UID, Pipeline.AUDITS),
+        keep_s=0,
+        interval_s=300,
+    ),
+    Rule(
+        "audit_missing",
+        "No audit for more than a day",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_AUDIT_AGE, "part"),
+        ("part",),
+        "The last audit of everything is {{ .Values.B.Value | humanize }} hours old: exactness is not proved since.",
+        (Pipeline.UID, Pipeline.AUDITS),
+        above=26,
+        for_s=3600,
+        interval_s=300,
+    ),
+    Rule(
+        "dead_mans_switch",
+        "Dead man's switch: gpufleet watches",
+        "pipeline",
+        Severity.HEARTBEAT,
+        Owner.PIPELINE,
+        _answer(_ALIVE, "part"),
+        ("part",),
+        "From agent to alert everything runs. Somebody outside has to be woken when this message stays away.",
+        (Pipeline.UID, Pipeline.FRESHNESS_NOW),
+        keep_s=0,
+        no_data=NoData.OK,
+        on_error=OnError.OK,
+    ),
+)
