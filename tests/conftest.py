@@ -43,19 +43,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A store with every migration applied, for the session; tests tell themselves apart by site."""
-    with _migrated(tmp_path_factory.mktemp("migrated-store")) as process:
+    with migrated(tmp_path_factory.mktemp("migrated-store")) as process:
         yield process
 
 
 @pytest.fixture
 def fresh_store(tmp_path: Path) -> Iterator[StoreProcess]:
     """A migrated store of the test's own, for tests that kill it or count everything. Takes seconds: use sparingly."""
-    with _migrated(tmp_path / "store") as process:
+    with migrated(tmp_path / "store") as process:
         yield process
 
 
 @contextmanager
-def _migrated(folder: Path) -> Iterator[StoreProcess]:
+def migrated(folder: Path) -> Iterator[StoreProcess]:
+    """A store on that folder with every migration applied; skips where there is no chDB."""
     _need_chdb()
     from infra.clickhouse.client import ClickHouse, connect
     from infra.clickhouse.migrate import migrate

@@ -13,6 +13,7 @@ for query in queries(dashboard):
 
 from __future__ import annotations
 
+from infra.grafana.expand.choose import choose
 from infra.grafana.expand.dashboard import (
     Annotation,
     Dashboard,
@@ -57,6 +58,7 @@ __all__ = [
     "Value",
     "Variable",
     "Variables",
+    "choose",
     "dashboards",
     "expand",
     "interpolate",
