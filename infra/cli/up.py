@@ -40,6 +40,7 @@ Examples:
 @click.option("--broker", type=click.Choice(["embedded", "kafka"]), default="embedded", show_default=True)
 @click.option("--backfill-hours", type=click.FloatRange(min=0, max=168), default=24.0, show_default=True)
 @click.option("--no-backfill", is_flag=True, help="Start live at once.")
+@click.option("--no-preview", is_flag=True, help="Without the page that shows the dashboards.")
 @json_option
 def command(
     config_file: Path | None,
@@ -52,12 +53,13 @@ def command(
     broker: Literal["embedded", "kafka"],
     backfill_hours: float,
     no_backfill: bool,
+    no_preview: bool,
     as_json: bool,
 ) -> int:
     """Broker, store, simulated fleet, consumer and projector in one command, on this machine.
 
-    Back-fills the last 24 hours, then runs live until Ctrl-C (or for the time given), and ends with the proof that
-    every event was stored exactly once. Exit code 0 only if nothing was lost or doubled.
+    Back-fills the last 24 hours, then runs live until Ctrl-C (or for the time given), serves the dashboards on a page
+    of this machine, and ends with the proof that every event was stored exactly once. Exit code 0 only if nothing was lost or doubled.
     """
     from infra.up.run import Options, run
     from infra.up.view import View
@@ -80,6 +82,7 @@ def command(
         speed=speed,
         for_s=length_us / 1e6 if length_us is not None else None,
         backfill_hours=0.0 if no_backfill else backfill_hours,
+        preview=not no_preview,
     )
     with View(f"gpufleet: {fleet.name}, {fleet.gpus:,} GPUs on {fleet.nodes:,} nodes") as view:
         try:

@@ -19,8 +19,9 @@ from infra.errors import GpufleetError
 from infra.kafka.client import librdkafka
 from infra.up import accounts, mend, snapshot, verdict
 from infra.up.accounts import Accounts
+from infra.up.preview import Preview
 from infra.up.stack import PROJECTOR, Broker, Stack
-from infra.up.view import View, print_questions
+from infra.up.view import View, print_preview, print_questions
 from producers.journal import Journal
 from producers.publisher import KafkaOutbox
 from producers.simulator.scenario import Scenario
@@ -47,6 +48,8 @@ class Options:
     """Live seconds; None = until stopped."""
     backfill_hours: float
     """0 = start live at once."""
+    preview: bool = True
+    """Serve the dashboards as a page, too."""
 
 
 @dataclass(slots=True)
@@ -138,7 +141,10 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
                 assert stack.store is not None
                 print_questions(str(options.data), stack.store.url)
                 runner = _Runner(simulation, options.speed, stop)
-                _watch(runner, stack, client, journal.run_id, live_since, options.for_s, view, stop)
+                with Preview(stack.data) as preview:
+                    if options.preview:
+                        print_preview(preview.start())
+                    _watch(runner, stack, client, journal.run_id, live_since, options.for_s, view, stop)
                 runner.join()
             simulation.close()
             view.say("stopping: everything that was sent is being stored (Ctrl-C again to stop at once)")

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from infra.up.preview import Preview
 from infra.up.snapshot import Snapshot
 
 QUESTIONS = {
@@ -131,6 +132,12 @@ def print_questions(data: str, url: str) -> None:
     where = "" if data == "gpufleet-data" else f" --data {data}"
     lines += [f'  # {question}\n  gpufleet sql{where} "{sql}"' for question, sql in QUESTIONS.items()]
     print("\n".join(lines) + "\n", file=sys.stderr)
+
+
+def print_preview(preview: Preview) -> None:
+    """Where the dashboards are, or why they are not, on stderr."""
+    where = preview.url or f"not served: {preview.trouble}"
+    print(f"Dashboards: {where}\n", file=sys.stderr)
 
 
 def _seconds(value: float | None) -> str:

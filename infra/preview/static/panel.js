@@ -15,7 +15,7 @@ import { transformed } from "./transform.js";
 
 const KINDS = { timeseries, stat, table, bargauge, heatmap, "state-timeline": timeline };
 
-/** A panel in its place. ``host`` gives: question(role, name, points), annotations(), zone, range(), select(range), view(id). */
+/** A panel in its place. ``host`` gives: question(role, name, points), annotations(), watch(), zone, range(), select(range), view(id). */
 export class Panel {
   constructor(spec, host) {
     this.spec = spec;
@@ -101,11 +101,12 @@ export class Panel {
     const abort = new AbortController();
     this.abort = abort;
     this.stale = false;
+    this.host.watch();
     this.state(this.fields ? "reloading" : "loading");
     try {
       const asked = this.targets().map(async (target) =>
         frame(await api.ask(this.host.question("panel", this.name(target), this.points()), abort.signal), target.format, target.refId));
-      const [marks, ...frames] = await Promise.all([this.spec.type === "timeseries" ? this.host.annotations(abort.signal) : [], ...asked]);
+      const [marks, ...frames] = await Promise.all([this.spec.type === "timeseries" ? this.host.annotations() : [], ...asked]);
       if (abort.signal.aborted) return;
       const { frames: shaped, unknown } = transformed(frames, this.spec.transformations ?? []);
       if (unknown) throw new Error(`the transformation "${unknown}" is not in the preview; Grafana shows this panel`);

@@ -21,7 +21,7 @@ export function table({ spec, fields, body, host }) {
     }));
     const left = rows - state.shown;
     const scrolled = body.firstChild?.scrollTop ?? 0;
-    put(body, h("div.table", { tabindex: "0" },
+    put(body, h("div.rows", { tabindex: "0" },
       h("table", {}, spec.options?.showHeader === false ? null : h("thead", {}, h("tr", {}, heads)),
         h("tbody", {}, order.slice(0, state.shown).map((row) => h("tr", {}, columns.map((field) => cell(field, row, fields, host)))))),
       left > 0 ? h("button.small.more", { onclick: () => { state.shown += 1000; drawn(); } }, `${left.toLocaleString("en")} more rows`) : null));
