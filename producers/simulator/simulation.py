@@ -29,6 +29,8 @@ from producers.simulator.serving import demands
 from producers.simulator.tenancy import Tenancy
 from producers.simulator.truth import Truth
 from producers.simulator.world import FACILITY, OPERATOR, SCHEDULER, World
+from producers.spool.accounts import Account
+from producers.spool.outbox import SpoolOutbox
 from schemas.catalogue import KINDS
 
 TOPICS = [topic for topic, kind in KINDS.items() if kind.dense]
@@ -53,7 +55,8 @@ class Simulation:
     of the live fast lane: ticks * tick_ms must divide a minute. ``schema_ids`` maps topics to registry ids. ``state``
     is a folder for what outlives the run; with ``journals``, the journal's folder, each node's first event names its
     run before. ``truth_file`` gets the truth as JSON lines. ``clock`` gives microseconds since 1970.
-    A stopped simulation offers for ``stop_patience_s`` more seconds what the outbox refuses.
+    A stopped simulation offers for ``stop_patience_s`` more seconds what the outbox refuses. ``spool``: the sink, when
+    it is one; what it wants told becomes node events.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Simulation:
         truth_file: Path | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         stop_patience_s: float = 5.0,
+        spool: SpoolOutbox | None = None,
     ) -> None:
         if ticks < 1 or tick_ms < 1 or 60_000 % (ticks * tick_ms):
             raise ValueError(f"ticks * tick_ms must divide a minute (60000), found {ticks} * {tick_ms}")
@@ -86,6 +90,8 @@ class Simulation:
         self._pending: list[Message] = []
         self._saved_at = -_SAVE_EVERY_S
         self._patience_s = stop_patience_s
+        self._spool = spool
+        self._told: list[Account] = []
 
     @property
     def resumes_at(self) -> int | None:
@@ -199,6 +205,7 @@ class Simulation:
     def _batch(self, at: int, ticks: int, tick_us: int) -> Iterator[list[Message]]:
         """The messages of a batch: events due, then each slice's two lanes, then slower readings."""
         self._world.advance(at)
+        self._tell_of_spool(at)
         yield self._taken()
         for gpus, messages in self._lanes.batch(at, ticks, tick_us):
             self.truth.gpu_samples += gpus * ticks * len(messages)
@@ -208,6 +215,28 @@ class Simulation:
         yield self._taken()
         if self._memory and time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
             self._save()
+
+    def _tell_of_spool(self, at: int) -> None:
+        """Send what the spool wants told, under the name of the producer it is about."""
+        if self._spool is None:
+            return
+        for told in self._told:  # the event about it was offered with the last batch
+            self._spool.settle(told)
+        self._told = []
+        for notice, account in self._spool.notices():
+            producer = notice.producer_id or self._fleet.nodes[0].node_id
+            fields = {
+                "node_id": producer,
+                "event": notice.event,
+                "source": "simulator",
+                "value": notice.value,
+                "occurrences": notice.occurrences,
+                "message": notice.message,
+                "attributes": dict(notice.attributes),
+            }
+            self._emit("node-events", producer, at, fields)
+            if account is not None:
+                self._told.append(account)
 
     def _emit(self, topic: str, producer: str, ts: int, fields: Mapping[str, Any]) -> None:
         encoder = self._encoders.get(producer)

@@ -138,10 +138,10 @@ class Segment:
 
     # being read
 
-    def recover(self) -> int:
+    def recover(self, *, look_only: bool = False) -> int:
         """Learn from the disk what the file holds; how many spans of it are damaged (not counting a torn tail)."""
         self.packed = self._packed.exists()
-        if self.packed:
+        if self.packed and not look_only:
             self._raw.unlink(missing_ok=True)
         path = self._packed if self.packed else self._raw
         self.bytes = path.stat().st_size
