@@ -65,7 +65,8 @@ class Guard:
             if not self.token:
                 return await handler(request)
             if _same(request.query.get("token", ""), self.token):
-                entered = web.HTTPFound(request.rel_url.without_query_params("token"))
+                entered = web.Response(status=302)
+                entered.headers["Location"] = str(request.rel_url.without_query_params("token"))
                 entered.set_cookie(COOKIE, self.token, httponly=True, samesite="Strict")
                 return entered
             if _same(request.cookies.get(COOKIE, ""), self.token):
