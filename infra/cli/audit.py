@@ -16,6 +16,7 @@ from infra.config import Settings
 
 if TYPE_CHECKING:
     from consumers.audit import AuditReport, Expected
+    from consumers.audit.spools import Spooled
 
 FOUND_WRONG = 1
 _SHOWN = 50
@@ -85,6 +86,7 @@ def command(
         compare_windows=windows or ("all" if since else "sample"),  # type: ignore[arg-type]
         raw_days=settings.retention.raw_days,
         in_flight_s=in_flight,
+        spooled=list(spooled(folders)),
     )
     mended = repair(client, report.findings) if mend else None
     if as_json:
@@ -122,7 +124,8 @@ def show(report: AuditReport) -> None:
         click.echo(f"{report.ticks_late:,} node ticks of live runs were stored more than two minutes late")
     verdict = "exact" if report.ok else "NOT exact"
     click.echo(
-        f"{verdict}: {report.lost:,} lost, {report.duplicated:,} doubled, {report.dead_letters:,} dead letters,"
+        f"{verdict}: {report.lost:,} lost, {report.duplicated:,} doubled, {report.late:,} still in spools,"
+        f" {report.thinned:,} thinned, {report.dead_letters:,} dead letters,"
         f" {report.windows_checked} minutes of windows compared, {report.gpu_samples:,} GPU samples"
         f" ({report.seconds:.1f} s)"
     )
@@ -137,6 +140,18 @@ def expected(folders: tuple[Path, ...]) -> Iterator[Expected]:
         newest = max(journal.run_ids(folder), default=0)  # a folder belongs to one process: earlier runs are over
         for given in journal.read(folder):
             yield Expected(given.producer_id, given.run_id, given.topic, given.given, ended=given.run_id < newest)
+
+
+def spooled(folders: tuple[Path, ...]) -> Iterator[Spooled]:
+    """What waits in the spools beside these journals, at any depth: late, not lost."""
+    from consumers.audit.spools import Spooled
+    from producers.spool.look import folders as spools
+    from producers.spool.look import look
+
+    for folder in sorted({spool for root in folders for spool in spools(root)}):
+        for waiting in look(folder):
+            for first, last in waiting.ranges:
+                yield Spooled(waiting.producer_id, waiting.run_id, waiting.topic, first, last)
 
 
 def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
