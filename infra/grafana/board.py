@@ -15,7 +15,7 @@ from infra.grafana.links import Link
 from infra.grafana.marks import Annotation
 from infra.grafana.panels import Panel
 from infra.grafana.target import CUSTOMER, ClickHouseQuery, Target, source
-from infra.grafana.variables import Variable
+from infra.grafana.variables import AnyVariable
 
 SCHEMA_VERSION: Final = 41
 """Grafana 12.0's. Later ones, 13 included, bring it up to date when they load it; an older one could not go down."""
@@ -39,7 +39,7 @@ class Board:
     description: str
     datasource: str
     rows: Sequence[Row]
-    variables: Sequence[Variable] = ()
+    variables: Sequence[AnyVariable] = ()
     annotations: Sequence[Annotation] = ()
     links: Sequence[Link] = ()
     time_from: str = "now-3h"

@@ -7,14 +7,26 @@ from pathlib import Path
 from typing import Final
 
 from infra.grafana.board import Board
-from infra.grafana.boards.operator import fleet, gpu, health, node, power, rack
+from infra.grafana.boards.customer import delivered, energy
+from infra.grafana.boards.operator import capacity, fleet, gpu, health, node, pipeline, power, rack
 
 DASHBOARDS: Final = Path(__file__).parent / "dashboards"
 
 
 def boards() -> tuple[Board, ...]:
     """Every board, the operator's first."""
-    return (fleet.board(), rack.board(), node.board(), gpu.board(), health.board(), power.board())
+    return (
+        fleet.board(),
+        rack.board(),
+        node.board(),
+        gpu.board(),
+        health.board(),
+        power.board(),
+        capacity.board(),
+        pipeline.board(),
+        delivered.board(),
+        energy.board(),
+    )
 
 
 def files() -> Iterator[tuple[Path, str]]:

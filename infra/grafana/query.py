@@ -124,6 +124,8 @@ class Windows:
 FLEET: Final = Windows("fleet_10s", 10, "fleet_1h", 24)
 HEALTH: Final = Windows("health_1m", 60, "health_1h", 3)
 USAGE: Final = Windows("usage_1m", 60, "usage_1h", 12)
+USAGE_BESIDE_HEALTH: Final = Windows("usage_1m", 60, "usage_1h", 3)
+"""Usage in the steps of HEALTH, to be divided by it."""
 GPU: Final = Windows("gpu_1m", 60, "gpu_1h", 24)
 RACK: Final = Windows("rack_1m", 60, "", 7 * 24)
 FACILITY: Final = Windows("facility_1m", 60, "", 7 * 24)
@@ -167,16 +169,3 @@ def gpu_state(scope: str, windows: Windows = SICK) -> str:
     )
     GROUP BY node_id, gpu_index, ts
 )"""
-
-
-def percentile(q: float, bounds: str, counts: str) -> str:
-    """Percentile of a histogram: upper bounds, and counts with one more bucket above. Linear within a bucket; what lies
-    above the last bound counts as that bound. NULL without requests."""
-    return (
-        f"arrayElement(arrayMap(total -> if(total = 0 OR empty({bounds}), NULL, arrayMap(at -> "
-        f"if(at > length({bounds}), toFloat64({bounds}[-1]), "
-        f"if(at = 1, 0, {bounds}[at - 1]) + ({bounds}[at] - if(at = 1, 0, {bounds}[at - 1])) "
-        f"* (total * {q} - arraySum(arraySlice({counts}, 1, at - 1))) / {counts}[at]), "
-        f"[arrayFirstIndex(reached -> reached >= total * {q}, arrayCumSum({counts}))])[1]), "
-        f"[arraySum({counts})]), 1)"
-    )

@@ -54,3 +54,4 @@ DATA_AGE: Final = above(180, 600, "a minute's window closes within two minutes o
 PROJECTOR_LAG: Final = above(60, 300, "the projector looks every few seconds; a minute behind is a queue")
 INSERT_TIME: Final = above(1000, 5000, "measured: an insert of a full batch takes some hundred milliseconds")
 PARTS: Final = above(1000, 2500, "ClickHouse slows inserts from 1,000 and refuses from 3,000 parts in a partition")
+DISTANCE: Final = Steps(((None, BAD), (0, GOOD)), "the lease's own promise")

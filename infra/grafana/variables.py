@@ -34,6 +34,26 @@ class Variable:
         return variable.multi(False).include_all(False).allow_custom_value(True)
 
 
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A picker of values that are known beforehand; the first is chosen."""
+
+    name: str
+    label: str
+    values: tuple[str, ...]
+
+    def build(self, uid: str) -> dashboard_.CustomVariable:
+        del uid  # needs no data source
+        options = [
+            model.VariableOption(text=value, value=value, selected=value == self.values[0]) for value in self.values
+        ]
+        variable = dashboard_.CustomVariable(self.name).label(self.label).values(",".join(self.values))
+        return variable.options(options).current(options[0]).multi(False).include_all(False)
+
+
+AnyVariable = Variable | Fixed
+
+
 def choice(name: str, label: str, column: str, table: str, where: str = "1", everything: bool = True) -> Variable:
     """One of the values that a column has; with ``everything``, or All."""
     values = (
@@ -71,3 +91,5 @@ WORKSPACE: Final = usage("workspace", "Workspace")
 PRODUCT: Final = usage("product", "Product")
 SERVED_MODEL: Final = usage("model", "Model")
 TIER: Final = usage("tier", "Tier")
+BY: Final = Fixed("by", "Split by", ("product", "workspace", "model", "tier"))
+"""The dimension that usage is drawn by."""

@@ -197,3 +197,25 @@ ORDER BY ts DESC LIMIT {limit}"""
         means=f"Facts that agents, kernel logs and operators reported in the range, the newest first; at most {limit}.",
         do="Read upwards from the first event of the incident; what follows within seconds is usually its consequence.",
     )
+
+
+def delivery_columns() -> dict[str, Column]:
+    """Columns of a table of leased GPU-hours and what became of them."""
+    hours = (
+        ("leased", "Leased"),
+        ("delivered", "Delivered"),
+        ("used", "Used"),
+        ("unhealthy", "Unhealthy"),
+        ("unknown", "Unknown"),
+        ("away", "Not in service"),
+        ("opted", "Opted out"),
+    )
+    return {
+        "lease_id": Column("Lease"),
+        "tenant": Column("Customer"),
+        "gpu_model": Column("Model", width=80),
+        **{name: Column(title, units.COUNT, 1) for name, title in hours},
+        "delivered_share": Column("Delivered share", units.RATIO, 3, steps=thresholds.DELIVERED_SHARE),
+        "promised": Column("Promised", units.RATIO, 2, 90),
+        "distance": Column("Above or below", units.RATIO, 3, steps=thresholds.DISTANCE),
+    }

@@ -264,7 +264,8 @@ ORDER BY time, series"""
 
 
 _LINK_REASONS: Final = """(reason IN ('link_down', 'nvlink_inactive', 'pcie_downtrained', 'xid_74')
-        OR reason LIKE 'sxid%' OR reason IN ('xid_144', 'xid_145', 'xid_146', 'xid_147', 'xid_148', 'xid_149', 'xid_150'))"""
+        OR reason LIKE 'sxid%'
+        OR reason IN ('xid_144', 'xid_145', 'xid_146', 'xid_147', 'xid_148', 'xid_149', 'xid_150'))"""
 
 
 def _throttling() -> Panel:
