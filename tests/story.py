@@ -74,7 +74,7 @@ class Story:
         """What the simulator did, in order: truth.of("feed_trip") ..."""
         self.replayed = replayed
         self._kept = kept
-        self._clients: dict[tuple[str, bool], Client] = {}
+        self._clients: dict[str, Client] = {}
 
     @property
     def settings(self) -> Settings:
@@ -114,14 +114,13 @@ class Story:
         """A client as that tenant's own user; also for ``NEWCOMER``."""
         return self.client(name)
 
-    def client(self, tenant: str = "", *, admin: bool = False) -> Client:
+    def client(self, tenant: str = "") -> Client:
         """One client a user, shared by all tests: SELECT only."""
         from infra.connections import connect_store
 
-        key = (tenant, admin)
-        if key not in self._clients:
-            self._clients[key] = connect_store(self.settings, database="gpufleet", tenant=tenant, admin=admin)
-        return self._clients[key]
+        if tenant not in self._clients:
+            self._clients[tenant] = connect_store(self.settings, database="gpufleet", tenant=tenant)
+        return self._clients[tenant]
 
     def events(self, topic: str) -> Sequence[dict[str, Any]]:
         """Every event sent on a topic of ``KEPT`` by the simulator, decoded by fastavro; times are datetimes."""
