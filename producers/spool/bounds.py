@@ -50,9 +50,8 @@ class Bounds:
             size = self._facts.bytes + self._samples.bytes
         horizon = now_us - int(self._settings.max_age_s * 1e6)
         for segment in files:
-            if segment.last_ts < horizon:
-                self._give_up(segment, lambda _record: True, TOO_OLD)
-                return True
+            if segment.last_ts < horizon and segment.left > len(segment.flying):
+                return self._give_up(segment, lambda _record: True, TOO_OLD)
         if size <= self._settings.max_bytes:
             return False
         return any(self._thin_oldest(files, level) for level in LEVELS_MS) or self._give_up_oldest(files)
@@ -77,6 +76,8 @@ class Bounds:
     def _thin(self, segment: Segment, level_ms: int) -> bool:
         """Thin one file that nobody has read from; whether it became smaller."""
         waiting = self._waiting(segment)
+        if waiting is None:
+            return True
         result = thin(waiting, level_ms, lambda record: not record.offered, self._schema)
         if not result.kept:
             segment.barren_ms = level_ms
@@ -100,7 +101,7 @@ class Bounds:
             flying = set(segment.flying)
         kept: list[Record] = []
         gone: list[Record] = []
-        for record in self._waiting(segment):
+        for record in self._waiting(segment) or ():
             (gone if which(record) and record.ordinal not in flying else kept).append(record)
         accounts = given_up(gone, reason)
         self._accounts.add(accounts)
@@ -111,10 +112,16 @@ class Bounds:
                 segment.left = 0
                 self._samples.drop_if_done(segment)
         self.given_up += len(gone)
-        return bool(gone) or not kept
+        return bool(gone)
 
-    def _waiting(self, segment: Segment) -> list[Record]:
-        return [record for record in segment.records() if record.ordinal not in segment.acked]
+    def _waiting(self, segment: Segment) -> list[Record] | None:
+        """The records of a file; None when its last event was acknowledged meanwhile."""
+        found: list[Record] = []
+
+        def read() -> None:
+            found.extend(record for record in segment.records() if record.ordinal not in segment.acked)
+
+        return found if self._samples.unless_gone(segment, read) else None
 
     def _replace(self, segment: Segment, records: list[Record], thinned_ms: int) -> None:
         segment.replace(records, thinned_ms)

@@ -108,9 +108,19 @@ class Log:
                 and (segment.left > len(segment.flying) or now - segment.closed_at > settles_s)
             ]
         for segment in chosen:
-            segment.compress()
+            self.unless_gone(segment, segment.compress)
             with lock:
                 self.clear_if_gone(segment)
+
+    def unless_gone(self, segment: Segment, work: Callable[[], None]) -> bool:
+        """Work on a closed file without the lock; whether it was still there. OSError for any other trouble."""
+        try:
+            work()
+        except FileNotFoundError:
+            if self.segments.get(segment.number) is segment:
+                raise
+            return False  # its last event was acknowledged meanwhile
+        return True
 
     def clear_if_gone(self, segment: Segment) -> None:
         """A file that was rewritten while its last event was acknowledged and it was deleted: delete it again."""
