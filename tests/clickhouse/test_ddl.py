@@ -94,7 +94,7 @@ def test_inserts_are_on_disk_before_they_are_acknowledged(db: Database) -> None:
         assert "fsync_after_insert = 1" in made
         assert "fsync_part_directory = 1" in made
         sort = db.value(f"SELECT sorting_key FROM system.tables WHERE database = 'gpufleet' AND name = '{kind.table}'")
-        assert sort == ", ".join((*kind.sort, "ts", "producer_id", "run_id", "seq"))
+        assert sort == ", ".join((*ddl.sorting_key(kind), "producer_id", "run_id", "seq"))
 
 
 def _second_version(topic: str, change: Any) -> tuple[Schema, Schema]:

@@ -8,8 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+import infra.clickhouse
+
 OPEN_SYSTEM_TABLES = ("one", "settings", "numbers", "numbers_mt", "zeros", "zeros_mt", "time_zones", "licenses")
 """System tables that say nothing about anybody's data; clickhouse-connect reads system.settings when it connects."""
+
+STAFF_SYSTEM_TABLES = (
+    "aggregate_function_combinators", "asynchronous_metrics", "build_options", "clusters", "codecs", "collations",
+    "columns", "contributors", "data_skipping_indices", "data_type_families", "databases", "detached_parts",
+    "dictionaries", "disks", "errors", "events", "formats", "functions", "macros", "merge_tree_settings", "merges",
+    "metrics", "moves", "mutations", "part_moves_between_shards", "parts", "parts_columns", "projection_parts",
+    "projections", "server_settings", "settings_changes", "storage_policies", "table_engines", "table_functions",
+    "tables", "warnings",
+)  # fmt: skip
+"""System tables that people on the operator's side see: none of them holds a value of a row, or a setting of another's
+connection."""
+
+COMPRESSION = Path(infra.clickhouse.__file__).parent / "compression.xml"
+"""When a part is compressed how: the same section that a server gets."""
 
 OPEN_VIEW = "*"
 """In the policies: a view that tenants may read, filtered by the tables beneath it."""
@@ -77,11 +93,12 @@ def row_filters(policies: Mapping[str, Policy], database: str, carriers: Carrier
     """The <databases> section of users.xml.
 
     A row is seen if the connection's carrier (setting log_comment) is the administrator's secret, or the row's tenant,
-    or the operators' secret and the row is one that operators see. The policies with an empty table name are the
-    engine's database-wide default: tables that are not listed, also those created later, and the system tables, show
-    nothing to a tenant.
+    or the operators' secret and the row is one that operators see. The policies with an empty table name are
+    database-wide. The engine joins them with a table's own by OR, so they let the administrator through and nobody
+    else: tables that are not listed, also those created later, show nothing to others.
     """
     carrier = "getSetting('log_comment')"
+    admin = f"{carrier} = '{carriers.admin}'"
     staff = f"{carrier} IN ('{carriers.admin}', '{carriers.operator}')"
     tables = []
     for table, policy in sorted(policies.items()):
@@ -94,14 +111,17 @@ def row_filters(policies: Mapping[str, Policy], database: str, carriers: Carrier
         if policy.operator != "1":
             rule = f"{rule} OR ({carrier} = '{carriers.operator}' AND ({policy.operator}))"
         tables.append(_table(table, "1" if policy.tenant == OPEN_VIEW else rule))
-    tables.append(_table("", staff))
+    tables.append(_table("", admin))
     lines = ["<databases>", f"<{database}>", *tables, f"</{database}>"]
     if database != "default":
-        lines += ["<default>", _table("", staff), "</default>"]
+        lines += ["<default>", _table("", admin), "</default>"]
     # A running query shows its settings, the carrier among them: everybody sees those of his own kind.
     own = f"{carrier} IN ('{carriers.admin}', Settings['log_comment'])"
-    system = [*(_table(name, "1") for name in OPEN_SYSTEM_TABLES), _table("processes", f"{staff} AND {own}")]
-    lines += ["<system>", *system, _table("", staff), "</system>"]
+    system = [
+        *(_table(name, "1") for name in OPEN_SYSTEM_TABLES),
+        *(_table(name, staff) for name in STAFF_SYSTEM_TABLES),
+    ]
+    lines += ["<system>", *system, _table("processes", f"{staff} AND {own}"), _table("", admin), "</system>"]
     for schema in ("information_schema", "INFORMATION_SCHEMA"):
         lines += [f"<{schema}>", _table("", staff), f"</{schema}>"]
     lines.append("</databases>")
@@ -110,6 +130,11 @@ def row_filters(policies: Mapping[str, Policy], database: str, carriers: Carrier
 
 def _table(name: str, rule: str) -> str:
     return f"<table name={quoteattr(name)}><filter>{escape(rule)}</filter></table>"
+
+
+def _section(file: Path) -> str:
+    """What a configuration file holds within its root element."""
+    return file.read_text(encoding="utf-8").partition("<clickhouse>")[2].rpartition("</clickhouse>")[0].strip()
 
 
 def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boot: str) -> Path:
@@ -157,6 +182,7 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
 <count>3</count>
 </logger>
 <users_config>{escape(str(users))}</users_config>
+{_section(COMPRESSION)}
 <macros><gpufleet_boot>{escape(boot)}</gpufleet_boot></macros>
 <max_server_memory_usage>{memory}</max_server_memory_usage>
 <mark_cache_size>{limits.mark_cache}</mark_cache_size>
