@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "usage": "Turn a customer's request logs into usage events.",
     "lease": "Apply, correct and list leases.",
     "limit": "Apply and list a tenant's caps and limits.",
+    "tenant": "Add, list and remove tenants as users of the store, and rotate their passwords.",
     "migrate": "Bring the store's tables and views up to date.",
     "topics": "Plan and create Kafka's topics.",
     "schema": "List, check, register and document the event schemas.",

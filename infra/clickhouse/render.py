@@ -13,8 +13,8 @@ _OBJECT = re.compile(
     ^(?P<head>\s*
       (?: CREATE \s+ (?:OR \s+ REPLACE \s+)? (?:TABLE|VIEW|DICTIONARY|DATABASE|USER|ROLE|ROW \s+ POLICY|QUOTA
             |SETTINGS \s+ PROFILE)
-        | DROP \s+ (?:TABLE|VIEW|DICTIONARY|DATABASE)
-        | ALTER \s+ TABLE
+        | DROP \s+ (?:TABLE|VIEW|DICTIONARY|DATABASE|USER|ROW \s+ POLICY|QUOTA)
+        | ALTER \s+ (?:TABLE|USER)
         | SYSTEM \s+ RELOAD \s+ DICTIONARY )
       (?: \s+ IF \s+ (?:NOT \s+)? EXISTS | \s+ OR \s+ REPLACE )? \s+ )
     (?P<name> (?: `[^`]+` | \w+ ) (?: \. (?: `[^`]+` | \w+ ) )* )
@@ -76,7 +76,7 @@ def _on_cluster(statement: str, cluster: str) -> str:
         if kind not in ("comment", "space"):
             break
         lead, rest = lead + text, rest[len(text) :]
-    grant = re.match(r"(GRANT|REVOKE)\b", rest, re.IGNORECASE)
+    grant = re.match(r"(GRANT|REVOKE|KILL\s+QUERY)\b", rest, re.IGNORECASE)
     if grant:
         return f"{lead}{grant.group()} ON CLUSTER '{cluster}'{rest[grant.end() :]}"
     match = _OBJECT.match(rest)

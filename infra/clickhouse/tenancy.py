@@ -99,12 +99,17 @@ VIEWS: tuple[str, ...] = (
 CLOSED_VIEWS: tuple[str, ...] = ("flawed_events", "ingest_health", "job_gpus", "jobs", "lease_overlaps", "usage_grants")
 """Views that tenants may not read, since they read tables without a tenant or are about the operator's work."""
 
+DICTIONARIES = ("lease_by_node", "node_at", "usage_grant_at")
+"""Leases, topology and grants as the store looks them up; closed to tenants, and none holds usage."""
+
 POLICIES: Mapping[str, str | Mapping[str, str | None] | None] = MappingProxyType(
     {
         **TABLES,
         **{table: {"tenant": TABLES[table], "operator": rows} for table, rows in OPERATOR_ROWS.items()},
         **dict.fromkeys(VIEWS, "*"),
+        **dict.fromkeys((*CLOSED_VIEWS, *DICTIONARIES)),
     }
 )
-"""For the embedded store: table -> tenant column or None (closed), or that together with what operators see of it;
-view -> "*" (open: its tables are filtered)."""
+"""For the embedded store: table or view -> tenant column or None (closed to tenants), or that together with what
+operators see of it; "*" for views that are open (their tables are filtered). What is not here only the administrator
+sees."""

@@ -19,6 +19,7 @@ from infra.clickhouse.tenancy import CLOSED_VIEWS, OPERATOR_ROWS, TABLES, VIEWS
 from schemas.ddl import DATABASE, quoted
 
 WRITER, OPERATOR, READER = "gpufleet_writer", "gpufleet_operator", "gpufleet_reader"
+TENANT_PROFILE = "gpufleet_tenant"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,6 +39,8 @@ class Account:
             raise ValueError(f"expected a user name of letters, digits, _ and -, found {self.name!r}")
         if not _SHA256.fullmatch(self.password_sha256):
             raise ValueError(f"user {self.name}: expected the SHA-256 of the password as 64 hex digits")
+        if self.tenant and self.tenant != self.name:
+            raise ValueError(f"user {self.name}: a tenant's user bears the tenant's name, found tenant {self.tenant!r}")
         if bool(self.role) == bool(self.tenant) or self.role not in ("", WRITER, OPERATOR, READER):
             raise ValueError(
                 f"user {self.name}: expected either a tenant or one of {WRITER}, {OPERATOR}, {READER} as role,"
@@ -48,12 +51,37 @@ class Account:
 def statements(accounts: Iterable[Account], render: Render | None = None) -> list[str]:
     """The SQL that makes roles, profiles, quotas, users, grants and row policies; running it again changes nothing."""
     render = render or Render()
-    users = list(accounts)
-    made = [*_roles(), *_profiles()]
-    for user in users:
+    made = base()
+    for user in accounts:
         made += _user(user)
-    made += _policies([user for user in users if user.tenant])
     return [render.statement(statement) for statement in made]
+
+
+def base() -> list[str]:
+    """Roles, profiles and the roles' row policies: without a policy of theirs they would read no row either."""
+    return [*_roles(), *_profiles(), *_policies()]
+
+
+def tenant_rights(name: str) -> list[str]:
+    """What a tenant's user, who bears the tenant's name and exists, may do and see: row policies, quota, and the grants
+    last, all in one statement that takes away any other."""
+    user, own = _quoted_name(name), _quoted_name(f"gpufleet_{name}")
+    made = [
+        f"CREATE ROW POLICY OR REPLACE {own} ON {DATABASE}.{table} FOR SELECT USING {column} = {quoted(name)} TO {user}"
+        for table, column in TABLES.items()
+        if column is not None
+    ]
+    made.append(
+        f"CREATE QUOTA OR REPLACE {own} FOR INTERVAL 1 MINUTE MAX queries = 1200, execution_time = 240,"
+        f" result_rows = 20000000, result_bytes = 8000000000 TO {user}"
+    )
+    grants = ", ".join(f"SELECT ON {DATABASE}.{table}" for table in readable())
+    return [*made, f"GRANT {grants} TO {user} WITH REPLACE OPTION"]
+
+
+def readable() -> list[str]:
+    """Tables and views that tenants are granted."""
+    return [table for table, column in TABLES.items() if column] + list(VIEWS)
 
 
 def _roles() -> list[str]:
@@ -78,10 +106,11 @@ def _profiles() -> list[str]:
         "gpufleet_writer": "async_insert = 0, optimize_on_insert = 0",
         "gpufleet_reader": "readonly = 2 READONLY, max_execution_time = 60 MAX 300,"
         " max_memory_usage = 8000000000 MAX 16000000000",
-        "gpufleet_tenant": "readonly = 2 READONLY, max_execution_time = 30 MAX 60,"
+        TENANT_PROFILE: "readonly = 2 READONLY, max_execution_time = 30 MAX 60,"
         " max_memory_usage = 4000000000 MAX 4000000000, max_threads = 4 MAX 8, max_result_rows = 1000000 MAX 1000000,"
-        " max_concurrent_queries_for_user = 20 READONLY, allow_introspection_functions = 0 READONLY,"
-        " allow_ddl = 0 READONLY",
+        " max_result_bytes = 536870912 MAX 536870912, result_overflow_mode = 'throw' READONLY,"
+        " timeout_overflow_mode = 'throw' READONLY, max_concurrent_queries_for_user = 20 READONLY,"
+        " allow_introspection_functions = 0 READONLY, allow_ddl = 0 READONLY, use_query_cache = 0 READONLY",
     }
     return [f"CREATE SETTINGS PROFILE OR REPLACE {name} SETTINGS {text}" for name, text in profiles.items()]
 
@@ -90,33 +119,20 @@ def _user(user: Account) -> list[str]:
     profile = {WRITER: "gpufleet_writer", OPERATOR: "gpufleet_reader", READER: "gpufleet_reader"}
     made = [
         f"CREATE USER OR REPLACE {_quoted_name(user.name)} IDENTIFIED WITH sha256_hash BY '{user.password_sha256}'"
-        f" DEFAULT DATABASE {DATABASE} SETTINGS PROFILE '{profile.get(user.role, 'gpufleet_tenant')}'"
+        f" DEFAULT DATABASE {DATABASE} SETTINGS PROFILE '{profile.get(user.role, TENANT_PROFILE)}'"
     ]
     if user.role:
         return [*made, f"GRANT {user.role} TO {_quoted_name(user.name)}"]
-    readable = [table for table, column in TABLES.items() if column] + list(VIEWS)
-    made += [f"GRANT SELECT ON {DATABASE}.{name} TO {_quoted_name(user.name)}" for name in readable]
-    made.append(
-        f"CREATE QUOTA OR REPLACE {_quoted_name('gpufleet_' + user.name)} FOR INTERVAL 1 MINUTE MAX queries = 1200,"
-        f" execution_time = 240, result_rows = 20000000 TO {_quoted_name(user.name)}"
-    )
-    return made
+    return [*made, *tenant_rights(user.tenant)]
 
 
-def _policies(tenants: list[Account]) -> list[str]:
+def _policies() -> list[str]:
     made = []
-    for table, column in TABLES.items():
+    for table in TABLES:
         here = f"ON {DATABASE}.{table} FOR SELECT"
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_writer {here} USING 1 TO {WRITER}")
         seen = OPERATOR_ROWS.get(table, "1")
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_operator {here} USING {seen} TO {OPERATOR}, {READER}")
-        if column is None:
-            continue
-        for user in tenants:
-            made.append(
-                f"CREATE ROW POLICY OR REPLACE {_quoted_name('gpufleet_' + user.name)} {here}"
-                f" USING {column} = {quoted(user.tenant)} TO {_quoted_name(user.name)}"
-            )
     return made
 
 

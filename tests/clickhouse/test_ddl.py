@@ -182,8 +182,10 @@ def test_users_parse_on_a_server_and_on_a_cluster(db: Database, cluster: str) ->
 
 def test_a_tenant_is_granted_nothing_without_a_filter_and_no_function_of_dictionaries() -> None:
     made = [s for s in statements(ACCOUNTS) if "`anthropic`" in s]
-    granted = {m[1] for s in made if (m := re.match(r"GRANT SELECT ON gpufleet\.(\w+) TO", s))}
-    assert len([s for s in made if s.startswith("GRANT")]) == len(granted)
+    [grant] = [s for s in made if s.startswith("GRANT")]
+    assert made[-1] == grant, "the policies stand before anything is granted"
+    granted = set(re.findall(r"SELECT ON gpufleet\.(\w+)", grant))
+    assert re.sub(r"SELECT ON gpufleet\.\w+,? ?", "", grant) == "GRANT TO `anthropic` WITH REPLACE OPTION"
     assert granted.isdisjoint(closed())
     assert "node_telemetry" in granted
     assert "gpu_samples" in granted
@@ -205,6 +207,7 @@ def test_the_operator_reads_usage_only_while_a_lease_says_so() -> None:
         {"name": "a b", "password_sha256": "0" * 64, "tenant": "t"},
         {"name": "a", "password_sha256": "secret", "tenant": "t"},
         {"name": "a", "password_sha256": "0" * 64},
+        {"name": "a", "password_sha256": "0" * 64, "tenant": "b"},
         {"name": "a", "password_sha256": "0" * 64, "tenant": "t", "role": WRITER},
     ],
 )

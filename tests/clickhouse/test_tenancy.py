@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from infra.clickhouse.tenancy import CLOSED_VIEWS, POLICIES, TABLES, USAGE_TABLES, VIEWS
+from infra.clickhouse.tenancy import CLOSED_VIEWS, DICTIONARIES, POLICIES, TABLES, USAGE_TABLES, VIEWS
 from tests.clickhouse.support import Database
 
 pytestmark = pytest.mark.store
@@ -25,6 +25,21 @@ def test_every_view_is_either_open_to_tenants_or_closed(db: Database) -> None:
     }
     assert views == set(VIEWS) | set(CLOSED_VIEWS)
     assert set(VIEWS).isdisjoint(CLOSED_VIEWS)
+
+
+def test_no_dictionary_holds_usage(db: Database) -> None:
+    """Operators may ask every dictionary, and their filters do not reach into them."""
+    made = dict(
+        db.rows(
+            "SELECT name, create_table_query FROM system.tables WHERE database = 'gpufleet' AND engine = 'Dictionary'"
+        )
+    )
+    assert made.keys() == set(DICTIONARIES)
+    for query in made.values():
+        source = re.search(r"TABLE '(\w+)'", query)
+        assert source is not None
+        assert source[1] not in USAGE_TABLES
+        assert source[1].startswith(("lease_", "node_", "usage_grants"))
 
 
 def test_the_tenant_columns_are_there(db: Database) -> None:
@@ -54,6 +69,6 @@ def test_views_read_as_whoever_asks(db: Database) -> None:
 
 def test_the_policies_of_the_embedded_store_cover_tables_and_open_views() -> None:
     plain = {name: rows["tenant"] if isinstance(rows, Mapping) else rows for name, rows in POLICIES.items()}
-    assert plain == {**TABLES, **dict.fromkeys(VIEWS, "*")}
+    assert plain == {**TABLES, **dict.fromkeys(VIEWS, "*"), **dict.fromkeys((*CLOSED_VIEWS, *DICTIONARIES))}
     assert {name for name, rows in POLICIES.items() if isinstance(rows, Mapping)} == {*USAGE_TABLES, "tenant_limits"}
     assert all(TABLES[table] == "tenant" for table in USAGE_TABLES)

@@ -16,7 +16,7 @@ OPEN_SYSTEM_TABLES = ("one", "settings", "numbers", "numbers_mt", "zeros", "zero
 STAFF_SYSTEM_TABLES = (
     "aggregate_function_combinators", "asynchronous_metrics", "build_options", "clusters", "codecs", "collations",
     "columns", "contributors", "data_skipping_indices", "data_type_families", "databases", "detached_parts",
-    "dictionaries", "disks", "errors", "events", "formats", "functions", "macros", "merge_tree_settings", "merges",
+    "dictionaries", "disks", "events", "formats", "functions", "macros", "merge_tree_settings", "merges",
     "metrics", "moves", "mutations", "part_moves_between_shards", "parts", "parts_columns", "projection_parts",
     "projections", "server_settings", "settings_changes", "storage_policies", "table_engines", "table_functions",
     "tables", "warnings",

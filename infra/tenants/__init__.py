@@ -1,0 +1,1 @@
+"""Tenants as users of the store: made, listed, given new passwords, taken away."""
