@@ -50,18 +50,24 @@ class SliceEncoder:
         self._arrays = {field["name"] for field in schema.fields if isinstance(field["type"], dict)}
 
     def encode(
-        self, chosen: NDArray[np.int64] | None, ts: int, ticks: int, columns: Mapping[str, Column]
+        self,
+        chosen: NDArray[np.int64] | None,
+        ts: int,
+        ticks: int,
+        columns: Mapping[str, Column],
+        picked: bool = False,
     ) -> list[Message]:
         """One message for each chosen node (positions in the list; None = all) at event time ``ts``.
 
-        ``columns`` hold the values of all nodes of the list; those not chosen are left out and take no number.
+        ``columns`` hold the values of all nodes of the list, or (``picked``) of those chosen; those not chosen are
+        left out and take no number.
         """
         if chosen is not None and not len(chosen):
             return []
         rows = self._rows if chosen is None else self._rows[chosen]
         count = len(rows)
         seqs = self._journal.give_many(rows)
-        plan = self._plan(chosen, count, seqs, ts, columns)
+        plan = self._plan(chosen, count, seqs, ts, columns, picked)
         values = encode(plan, count)
         packed = np.empty(count, _HEADER)
         packed["version"], packed["ticks"], packed["run_id"], packed["ts"] = 1, ticks, self._run_id, ts
@@ -81,6 +87,7 @@ class SliceEncoder:
         seqs: NDArray[np.int64],
         ts: int,
         columns: Mapping[str, Column],
+        picked: bool,
     ) -> list[Column]:
         plan: list[Column] = []
         pending: list[Sequence[bytes]] = []
@@ -96,7 +103,7 @@ class SliceEncoder:
                     if name not in self._arrays:
                         raise KeyError(f"an event for {self._topic} needs a value for {name}")
                     column = Scalars(np.zeros(count, np.int64))  # an array's closing zero and nothing before it
-                elif chosen is not None:
+                elif chosen is not None and not picked:
                     column = _pick(column, chosen)
             if column is None and fixed is not None:
                 pending.append(fixed if chosen is None else [fixed[i] for i in chosen.tolist()])

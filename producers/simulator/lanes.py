@@ -11,14 +11,13 @@ from producers.journal import Journal
 from producers.simulator import facility, hosts, physics, usage, workload
 from producers.simulator.randomness import generator
 from producers.simulator.serving import Demand
-from producers.simulator.slowlane import CountersEncoder
+from producers.simulator.slowlane import SLOW_TICK_US, CountersEncoder
 from producers.simulator.state import SliceState
 from producers.simulator.telemetry import TelemetryEncoder
 from producers.simulator.throttles import Throttles
 from producers.simulator.world import FACILITY, World
 
 MINUTE_US = 60_000_000
-SLOW_TICK_US = 10_000_000
 FACILITY_US = 10_000_000
 SPREAD = 0.6
 """Share of an event's time over which its sending is spread."""
@@ -36,15 +35,13 @@ class Lanes:
             TelemetryEncoder(journal, fleet, state, boots, schema_ids.get("node-telemetry")) for state in world.states
         ]
         self._slow = [
-            CountersEncoder(journal, fleet, state, counters, boots, schema_ids.get("node-counters"))
+            CountersEncoder(journal, fleet, state, counters, boots, world.start_us, schema_ids.get("node-counters"))
             for state, counters in zip(world.states, world.counters, strict=True)
         ]
         self._throttles = [Throttles(state) for state in world.states]
         self._slow_done = [world.start_us // MINUTE_US * MINUTE_US] * len(world.states)
         """Up to when each slice's counters have been sent."""
         self._usage_done = -(-world.start_us // MINUTE_US) * MINUTE_US
-        if world.start_us % MINUTE_US:
-            self._slow_done = [self._usage_done] * len(world.states)
 
     def batch(self, at: int, ticks: int, tick_us: int) -> Iterator[tuple[int, list[Message]]]:
         """(GPUs per message, messages) of each slice for ticks at ``at`` + i * ``tick_us``; then the plant follows.
@@ -66,7 +63,7 @@ class Lanes:
                 state.shape.gpus,
                 self._fast[number].encode(_speaking(state), at, ticks, tick_us // 1000, gpu.values, host),
             )
-            yield 0, self._counters(number, at + ticks * tick_us, ticks * tick_us)
+            yield 0, self._counters(number, at, ticks * tick_us)
         end = at + ticks * tick_us
         for throttles in self._throttles:
             throttles.see(world, end)
@@ -78,23 +75,34 @@ class Lanes:
         demand = {name: demand.level(at, ticks, tick_s) for name, demand in self._demands.items()}
         return workload.loads(list(scheduler.jobs.values()), scheduler.rows, at, ticks, tick_s, demand)
 
-    def _counters(self, number: int, now: int, batch_us: int) -> list[Message]:
-        """The slice's counters of the last whole minute, when its turn in this minute has come.
+    def _counters(self, number: int, at: int, batch_us: int) -> list[Message]:
+        """The slice's counters: of nodes on which a state changed, and of the last minute when its turn has come.
 
         In fine steps the slices take turns over the first part of the minute; a coarse step sends all at once.
         """
-        done = self._slow_done[number]
-        turn = 0 if batch_us >= MINUTE_US else int(SPREAD * MINUTE_US * number / len(self._slow))
-        if now < done + MINUTE_US + turn:
-            return []
-        self._slow_done[number] = done + MINUTE_US
-        state, counters = self.world.states[number], self.world.counters[number]
+        now, done, state = at + batch_us, self._slow_done[number], self.world.states[number]
+        seed, slow, speaking = self.world.fleet.scenario.seed, self._slow[number], ~state.silent
+        messages: list[Message] = []
         coarse = batch_us >= MINUTE_US
-        ticks, tick_us = (1, MINUTE_US) if coarse else (6, SLOW_TICK_US)
-        loads = self._loads(done, ticks, tick_us / 1e6)
-        rng = generator(self.world.fleet.scenario.seed, "counters", number, done)
-        counters.minute(done, MINUTE_US / 1e6, loads.mean["nic"][state.row[:, 0]].mean(axis=1))
-        return self._slow[number].encode(_speaking(state), done, ticks, tick_us // 1000, loads, rng)
+        tick = (now - 1) // SLOW_TICK_US * SLOW_TICK_US
+        if tick >= at and not coarse:
+            messages += slow.changes(tick, speaking, self._slow_loads, generator(seed, "changes", number, tick))
+        turn = 0 if coarse else int(SPREAD * MINUTE_US * number / len(self._slow))
+        if now < done + MINUTE_US + turn:
+            return messages
+        self._slow_done[number] = done + MINUTE_US
+        loads = self._coarse_loads(done, 1) if coarse else self._slow_loads(done, MINUTE_US // SLOW_TICK_US)
+        self.world.counters[number].minute(done, MINUTE_US / 1e6, loads.mean["nic"][state.row[:, 0]].mean(axis=1))
+        rng = generator(seed, "counters", number, done)
+        if coarse:
+            return slow.coarse(done, speaking, loads, rng)
+        return messages + slow.minute(done + MINUTE_US, speaking, self._slow_loads, rng)
+
+    def _slow_loads(self, at: int, ticks: int) -> workload.Loads:
+        return self._loads(at, ticks, SLOW_TICK_US / 1e6)
+
+    def _coarse_loads(self, at: int, ticks: int) -> workload.Loads:
+        return self._loads(at, ticks, MINUTE_US / 1e6)
 
     def _readings(self, at: int, batch_us: int) -> None:
         """Facility readings and usage windows that fall due in this batch."""

@@ -170,7 +170,7 @@ def test_memory_errors_count_and_wait_for_a_reset(tmp_path: Path) -> None:
         values: list[int] = event[field][3 * ticks : 4 * ticks]
         return values
 
-    assert {len(e["ecc_dbe_volatile"]) for e in slow} == {48}
+    assert all(len(e["ecc_dbe_volatile"]) == 8 * e["ticks"] for e in slow)
     seen = [gpu3(e, "ecc_dbe_volatile")[-1] for e in slow]
     assert 1 in seen
     assert seen[-1] == 0, "the reset starts volatile counters anew"
