@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.grafana.board import Board
-from infra.grafana.boards.customer import delivered, energy
+from infra.grafana.boards.customer import delivered, effect, energy, incidents, throughput, usage
 from infra.grafana.boards.operator import capacity, fleet, gpu, health, node, pipeline, power, rack
 
 DASHBOARDS: Final = Path(__file__).parent / "dashboards"
@@ -25,7 +25,11 @@ def boards() -> tuple[Board, ...]:
         capacity.board(),
         pipeline.board(),
         delivered.board(),
+        usage.board(),
+        throughput.board(),
+        effect.board(),
         energy.board(),
+        incidents.board(),
     )
 
 

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Energy
 from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeseries
-from infra.grafana.query import FLEET, HEALTH, USAGE_BESIDE_HEALTH, only, recent, share
+from infra.grafana.query import FLEET, HEALTH, USAGE_BESIDE_HEALTH, only, recent, share, weighted
 from infra.grafana.target import CUSTOMER
 
 SCOPE: Final = f"tenant != '' AND {only('site')} AND {only('gpu_model')}"
@@ -127,7 +127,7 @@ GROUP BY time
 
 
 def _per_gpu() -> Panel:
-    sql = f"""SELECT {FLEET.time}, toString(gpu_model) AS series, {share("sum(power_w_sum)", "sum(power_w_s)")} AS "Value"
+    sql = f"""SELECT {FLEET.time}, toString(gpu_model) AS series, {weighted("power_w")} AS "Value"
 FROM {FLEET.rows("gpu_model, power_w_sum, power_w_s", SCOPE)}
 GROUP BY time, series
 ORDER BY time, series"""

@@ -253,7 +253,8 @@ ORDER BY ts DESC LIMIT 20"""
 
 def _topics() -> Panel:
     sql = f"""SELECT topic, uniqExact(consumer) AS consumers, uniqExact(partition) AS partitions,
-    countIf(l.rows > 0) AS inserts, sum(l.rows) AS stored, sum(l.duplicates) AS duplicates_, sum(l.dead_letters) AS dead,
+    countIf(l.rows > 0) AS inserts, sum(l.rows) AS stored,
+    sum(l.duplicates) AS duplicates_, sum(l.dead_letters) AS dead,
     quantile(0.99)(date_diff('microsecond', append_ts_max, at) / 1e6) AS lag_s, max(at) AS newest,
     dateDiff('second', max(at), $__toTime) AS quiet_s
 FROM gpufleet.ingest_ledger AS l

@@ -1,0 +1,278 @@
+"""Incidents: what happened to my GPUs, with the evidence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from infra.grafana import colours, marks, thresholds, units, variables
+from infra.grafana.board import Board, Row
+from infra.grafana.boards import common
+from infra.grafana.boards.ids import Incidents
+from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeline, timeseries
+from infra.grafana.query import FLEET, HEALTH, SICK, known, last, newest_sick, only, recent
+from infra.grafana.target import CUSTOMER
+
+SCOPE: Final = f"tenant != '' AND {only('site')} AND {only('gpu_model')}"
+_EVENTS: Final = f"tenant != '' AND {only('site')}"
+_DAYS: Final = 7
+_WEEK: Final = "At most the last week of the range."
+
+
+def board() -> Board:
+    return Board(
+        uid=Incidents.UID,
+        title="Incidents",
+        description="What happened to your GPUs: faults, silence, maintenance, slow and hung jobs, with the evidence.",
+        datasource=CUSTOMER,
+        variables=(variables.SITE, variables.MODEL),
+        annotations=(marks.HAND_OVERS, marks.maintenance(_EVENTS)),
+        time_from="now-24h",
+        timezone="utc",
+        rows=(
+            Row("", _now()),
+            Row("What happened", (_over_time(), _lost_by_cause(), _incidents(), _by_node())),
+            Row("Evidence", (_evidence(), _maintenance(), _jobs(), _slowed())),
+        ),
+    )
+
+
+def _now() -> tuple[Panel, ...]:
+    newest = f"FROM gpufleet.health_1m FINAL\nWHERE {recent('health_1m', where=SCOPE)} AND {SCOPE}\nHAVING count() > 0"
+    return (
+        stat(
+            Incidents.SICK_NOW,
+            "Sick now",
+            f"""SELECT {known("uniqExact(site, node_id, gpu_index)")} AS "Sick"
+FROM gpufleet.sick_1m FINAL
+WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_out')""",
+            unit=units.WHOLE,
+            steps=thresholds.ANY_IS_NOTICE,
+            means="Your GPUs in service with something wrong in the newest minute, silence left aside.",
+            do="The table Incidents names cause and action; the operator sees the same.",
+        ),
+        stat(
+            Incidents.LOST_NOW,
+            "Not delivered now",
+            f'SELECT sum(gpus) - sum(gpus_healthy) - sum(gpus_opted_out) AS "Not delivered"\n{newest}',
+            unit=units.WHOLE,
+            steps=thresholds.ANY_IS_NOTICE,
+            means="Leased GPUs that are not healthy in the newest minute: sick, silent or out of service.",
+            do="These are the GPU-hours that you are not paying for.",
+        ),
+        stat(
+            Incidents.UNKNOWN_NOW,
+            "Silent now",
+            f'SELECT sum(gpus_unknown) AS "Silent"\n{newest}',
+            unit=units.WHOLE,
+            steps=thresholds.ANY_IS_NOTICE,
+            means="Your GPUs of which nothing came in the newest minute.",
+            do="If your jobs run there, only the data is late.",
+        ),
+        stat(
+            Incidents.XIDS,
+            "XIDs of your applications",
+            f"""SELECT count() AS "XIDs"
+FROM gpufleet.xids
+WHERE ts >= $__fromTime AND ts <= $__toTime AND {_EVENTS} AND action = 'restart_app'""",
+            unit=units.WHOLE,
+            steps=thresholds.ANY_IS_NOTICE,
+            means="XIDs of the range whose remedy is to restart the application: illegal accesses, exceptions in "
+            "kernels.",
+            do="Yours to look into; Evidence has the kernel's lines with the process.",
+        ),
+        stat(
+            Incidents.WORST,
+            "GPU-hours lost",
+            f"""SELECT if(count() = 0, NULL, sum(unhealthy_s + unknown_s + not_in_service_s) / 3600) AS "Lost"
+FROM {HEALTH.rows("unhealthy_s, unknown_s, not_in_service_s", SCOPE)}""",
+            unit=units.COUNT,
+            decimals=1,
+            means="Leased GPU-hours of the range that were not delivered: unhealthy, unknown or not in service.",
+            do="By cause, below.",
+        ),
+        common.completeness(Incidents.COMPLETENESS, SCOPE),
+    )
+
+
+def _over_time() -> Panel:
+    sql = f"""SELECT time, reason AS series, uniqExact(site, node_id, gpu_index) AS "Value"
+FROM
+(
+    SELECT {SICK.time}, toString(reason) AS reason, site, node_id, gpu_index
+    FROM {SICK.rows("site, node_id, gpu_index, reason", f"in_service AND reason != 'opted_out' AND {SCOPE}")}
+)
+GROUP BY time, series
+ORDER BY time, series"""
+    return timeseries(
+        Incidents.SICK_OVER_TIME,
+        "Your GPUs with something wrong, by reason",
+        sql,
+        unit=units.COUNT,
+        width=16,
+        bars=True,
+        stack=True,
+        means="Different GPUs in service per reason and point. At most the last 24 hours of the range.",
+        do="A step of many GPUs is one incident; look for it in the table below.",
+    )
+
+
+def _lost_by_cause() -> Panel:
+    sql = f"""SELECT reason, count() / 60 AS "GPU-hours"
+FROM gpufleet.sick_1m FINAL
+WHERE {last(24 * _DAYS)} AND in_service AND reason != 'opted_out' AND {SCOPE}
+GROUP BY reason
+ORDER BY "GPU-hours" DESC LIMIT 15"""
+    return bargauge(
+        Incidents.LOST_BY_CAUSE,
+        "GPU-hours touched, by cause",
+        sql,
+        unit=units.COUNT,
+        decimals=1,
+        means=f"GPU-hours in which a reason held, per reason; a GPU with two counts under both. {_WEEK}",
+        do="The top cause is what to talk to the operator about.",
+    )
+
+
+def _incidents() -> Panel:
+    sql = f"""SELECT min(ts) AS first_, max(ts) + 60 AS last_, toString(reason) AS reason, origin_node,
+    uniqExact(site, node_id, gpu_index) AS gpus, uniqExact(site, node_id) AS nodes, count() / 60 AS gpu_hours,
+    any(toString(action)) AS action_, any(toString(scope)) AS scope_,
+    if(max(ts) >= (SELECT max(ts) FROM gpufleet.health_1m WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60),
+        'open', 'over') AS state, any(detail) AS detail_
+FROM gpufleet.sick_1m FINAL
+WHERE {last(24 * _DAYS)} AND in_service AND reason != 'opted_out' AND {SCOPE}
+GROUP BY reason, origin_node, since
+ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
+    return table(
+        Incidents.INCIDENTS,
+        "Incidents",
+        sql,
+        {
+            "first_": Column("First minute", units.TIME, width=170),
+            "last_": Column("Until", units.TIME, width=170),
+            "reason": Column("What"),
+            "origin_node": Column("Began on"),
+            "gpus": Column("GPUs", width=60),
+            "nodes": Column("Nodes", width=60),
+            "gpu_hours": Column("GPU-hours", decimals=1, width=90),
+            "action_": Column("Action"),
+            "scope_": Column("Reaches", width=100),
+            "state": Column("State", width=70, colours={"open": colours.BAD}),
+            "detail_": Column("More"),
+        },
+        height=10,
+        means=f"Each fault, silence or slowdown of your GPUs, counted once where it began, the newest first. {_WEEK}",
+        do="Quote node and first minute when you talk to the operator: it sees the same rows.",
+    )
+
+
+def _by_node() -> Panel:
+    worst = f"""SELECT node_id FROM gpufleet.sick_1m FINAL
+        WHERE {last(24)} AND in_service AND reason != 'opted_out' AND {SCOPE}
+        GROUP BY node_id ORDER BY count() DESC LIMIT 15"""
+    code = {text: number for number, (text, _) in colours.STATES.items()}
+    sql = f"""SELECT {SICK.time}, toString(node_id) AS series, max(multiIf(
+    NOT in_service, {code["not in service"]}, reason = 'silent', {code["silent"]},
+    reason IN ('slowdown', 'temp_high', 'straggler', 'clock_offset'), {code["slowed down"]}, {code["sick"]})) AS "Value"
+FROM {SICK.rows("node_id, reason, in_service", f"reason != 'opted_out' AND {SCOPE} AND node_id IN ({worst})")}
+GROUP BY time, series
+ORDER BY time, series"""
+    return timeline(
+        Incidents.BY_NODE,
+        "The 15 nodes with most trouble",
+        sql,
+        means="When something was wrong on these nodes: the worst state of each minute. Blank = nothing was "
+        "wrong, or nothing is known: see Completeness. At most the last 24 hours.",
+        do="Bands that begin together have one cause.",
+    )
+
+
+def _evidence() -> Panel:
+    sql = f"""SELECT ts, node_id, gpu_index AS gpu, gpu_uuid AS uuid, event, code, action, action_from, meaning,
+    message, raw
+FROM gpufleet.gpu_alarms
+WHERE ts >= $__fromTime AND ts <= $__toTime AND {_EVENTS}
+ORDER BY ts DESC LIMIT 300"""
+    return table(
+        Incidents.EVIDENCE,
+        "Evidence: alarms with the kernel's own lines",
+        sql,
+        {
+            "ts": Column("Time, UTC", units.TIME, width=180),
+            "node_id": Column("Node"),
+            "gpu": Column("GPU", width=50),
+            "uuid": Column("UUID"),
+            "event": Column("Event", width=90),
+            "code": Column("XID", width=60),
+            "action": Column("Action"),
+            "action_from": Column("Says", width=70),
+            "meaning": Column("Meaning"),
+            "message": Column("What happened"),
+            "raw": Column("The line itself"),
+        },
+        height=10,
+        means="XIDs, ECC errors, remaps, lost GPUs and links of your nodes in the range, unchanged as agents sent "
+        "them; the newest 300.",
+        do="Attach the lines to a claim; each is stored once and can be recomputed by both sides.",
+    )
+
+
+def _maintenance() -> Panel:
+    sql = f"""SELECT ts, node_id, rack, event, value, message
+FROM gpufleet.node_events FINAL
+WHERE ts >= $__fromTime AND ts <= $__toTime AND flaws = 0 AND {_EVENTS}
+    AND event IN ('maintenance_begin', 'maintenance_end', 'lifecycle')
+ORDER BY ts DESC LIMIT 200"""
+    return table(
+        Incidents.MAINTENANCE,
+        "Maintenance and lifecycle",
+        sql,
+        {
+            "ts": Column("Time, UTC", units.TIME, width=180),
+            "node_id": Column("Node"),
+            "rack": Column("Rack"),
+            "event": Column("Event"),
+            "value": Column("State"),
+            "message": Column("Why"),
+        },
+        width=12,
+        means="When your nodes went into maintenance, came back, or changed their lifecycle, in the range.",
+        do="Not in service is not delivered; was it announced?",
+    )
+
+
+def _jobs() -> Panel:
+    sql = f"""SELECT job_id, any(name) AS name_, any(toString(job_kind)) AS kind, max(gpus) AS gpus_,
+    countIf(hung) AS hung_min, countIf(straggler) AS slow_min, argMaxIf(toString(slowest_node), ts, straggler) AS node,
+    argMaxIf(slowest_gpu, ts, straggler) AS gpu, minIf(slowest_ratio, straggler) AS ratio,
+    min(ts) AS first_, max(ts) AS last_
+FROM gpufleet.job_1m FINAL
+WHERE {last(24)} AND {_EVENTS} AND (hung OR straggler)
+GROUP BY job_id
+ORDER BY hung_min + slow_min DESC LIMIT 50"""
+    return table(
+        Incidents.JOBS,
+        "Jobs that hung or were held back",
+        sql,
+        {
+            "job_id": Column("Job"),
+            "name_": Column("Name"),
+            "kind": Column("Kind", width=80),
+            "gpus_": Column("GPUs", width=60),
+            "hung_min": Column("Minutes hung", width=110, steps=thresholds.ANY_IS_BAD),
+            "slow_min": Column("Minutes held back", width=130, steps=thresholds.ANY_IS_NOTICE),
+            "node": Column("By node"),
+            "gpu": Column("GPU", width=50),
+            "ratio": Column("Its clock", units.RATIO, 0, 80),
+            "first_": Column("First", units.TIME, width=170),
+            "last_": Column("Last", units.TIME, width=170),
+        },
+        width=12,
+        means="Your jobs that spun without working for five minutes and more, or waited for one slow GPU. At most "
+        "the last 24 hours of the range.",
+        do="hung: take stacks, restart. held back: exclude that GPU and restart; the operator replaces it.",
+    )
+
+
+def _slowed() -> Panel:
+    return common.throttling(Incidents.SLOWED, FLEET, SCOPE, width=24)
