@@ -23,7 +23,8 @@ _BOTH: Final = f"""(
         0 AS asked, 0 AS throttled, 0 AS read, 0 AS written
     FROM {HEALTH.rows("healthy_s, unhealthy_s, unknown_s, opted_out_s, used_s", SCOPE)}
     UNION ALL
-    SELECT {HEALTH.time}, ts, window_s, 0, 0, 0, requests, throttled_requests, input_tokens + cached_tokens, output_tokens
+    SELECT {HEALTH.time}, ts, window_s, 0, 0, 0, requests, throttled_requests, input_tokens + cached_tokens,
+        output_tokens
     FROM {USAGE_BESIDE_HEALTH.rows("requests, throttled_requests, input_tokens, cached_tokens, output_tokens", SCOPE)}
 )"""
 """Capacity and usage on one time axis, in the steps of HEALTH."""

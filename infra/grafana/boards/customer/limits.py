@@ -74,8 +74,9 @@ TIME_TO_CAP: Final = """multiIf(
 """Seconds until the window is full at the rate of the last ten minutes, while what leaves it behind is taken as even.
 NULL: never at this rate."""
 
-NAME: Final = """concat(toString(limit_name), 
-        transform(window_s, [0, 60, 18000, 604800], ['', ' a minute', ' in 5 hours', ' a week'], concat(' in ', toString(window_s), ' s')),
+NAME: Final = """concat(toString(limit_name),
+        transform(window_s, [0, 60, 18000, 604800], ['', ' a minute', ' in 5 hours', ' a week'],
+            concat(' in ', toString(window_s), ' s')),
         arrayStringConcat(arrayMap(w -> concat(', ', w), arrayFilter(w -> w != '', [toString(product), toString(model),
         toString(tier)]))))"""
 """What people call the limit: 'messages in 5 hours, pro'."""

@@ -237,8 +237,8 @@ def _breakdown() -> Panel:
     )
     keys = "workspace, product, model, tier"
     sql = f"""SELECT u.workspace AS workspace, u.product AS product, u.model AS model, u.tier AS tier,
-    u.requests_ AS requests_, u.throttled AS throttled, u.failed AS failed, u.input AS input, u.cached AS cached, u.output AS output,
-    h.p50 AS p50, h.p95 AS p95
+    u.requests_ AS requests_, u.throttled AS throttled, u.failed AS failed,
+    u.input AS input, u.cached AS cached, u.output AS output, h.p50 AS p50, h.p95 AS p95
 FROM
 (
     SELECT {keys}, sum(requests) AS requests_, {share("sum(throttled_requests)", "sum(requests)")} AS throttled,

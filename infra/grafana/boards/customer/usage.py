@@ -349,7 +349,8 @@ ORDER BY valid_from DESC, name LIMIT 50"""
 
 def _by_day() -> Panel:
     sql = f"""SELECT day, product, sum(requests_n) AS requests_,
-    {share("sum(throttled_n)", "sum(requests_n)")} AS throttled, {share("sum(failed_n)", "sum(requests_n)")} AS failed, sum(i) AS input, sum(c) AS cached, sum(o) AS output
+    {share("sum(throttled_n)", "sum(requests_n)")} AS throttled,
+    {share("sum(failed_n)", "sum(requests_n)")} AS failed, sum(i) AS input, sum(c) AS cached, sum(o) AS output
 FROM
 (
     SELECT toDate(ts, 'UTC') AS day, product, requests AS requests_n, throttled_requests AS throttled_n,
