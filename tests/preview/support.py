@@ -13,11 +13,14 @@ from typing import Any, BinaryIO, TypeVar
 import aiohttp
 from aiohttp import web
 
+from infra.errors import UsageError
 from infra.grafana.expand.dashboard import PLUGIN
+from infra.preview import chromium
 from infra.preview.boards import Boards
 from infra.preview.guard import Guard
 from infra.preview.server import Preview
 from infra.preview.stores import Stores
+from tests.conftest import missing
 
 T = TypeVar("T")
 HOUR = {"from": 1_773_130_000_000, "to": 1_773_133_600_000}
@@ -120,3 +123,11 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         return await asyncio.wait_for(work(), 60)
 
     return asyncio.run(bounded())
+
+
+def need_chromium() -> None:
+    """Skip where there is none, or fail where GPUFLEET_REQUIRE names ``browser``."""
+    try:
+        chromium.find()
+    except UsageError as error:
+        missing("browser", str(error))

@@ -8,11 +8,11 @@ const CLOCK_STEPS = [1e-9, 2e-9, 5e-9, 1e-8, 2e-8, 5e-8, 1e-7, 2e-7, 5e-7, 1e-6,
 const DATE_STEPS = [1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 9e5, 18e5, 36e5, 72e5, 108e5, 216e5, 432e5, 864e5, 1728e5, 6048e5, 1728e5 * 7, 2592e6, 7776e6, 15552e6, 31536e6];
 
 /** {values, texts} of about ``count`` ticks between low and high. */
-export function numbers(low, high, count, unit, decimals) {
+export function numbers(low, high, count, unit) {
   const step = stepOf((high - low) / Math.max(1, count), unit);
   const values = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) values.push(Number((n * step).toPrecision(12)));
-  return { values, texts: values.map((value) => short(value, unit, decimals)) };
+  return { values, texts: values.map((value) => short(value, unit)) };
 }
 
 function stepOf(rough, unit) {
@@ -25,10 +25,8 @@ function stepOf(rough, unit) {
 }
 
 /** A tick's text without zeros that say nothing. */
-function short(value, unit, decimals) {
-  const exact = text(value, unit, null);
-  const trimmed = exact.replace(/(\d)\.0+(?=\D|$)/, "$1").replace(/(\.\d*[1-9])0+(?=\D|$)/, "$1");
-  return decimals > 0 && !/\./.test(trimmed) ? trimmed : trimmed;
+function short(value, unit) {
+  return text(value, unit, null).replace(/(\d)\.0+(?=\D|$)/, "$1").replace(/(\.\d*[1-9])0+(?=\D|$)/, "$1");
 }
 
 /** {values, texts} of moments: values in milliseconds, texts in the zone. */
@@ -46,7 +44,9 @@ export function moments(from, to, width, zone) {
       if (at >= from && month % months === 0) values.push(at);
     }
   } else for (let at = Math.ceil((from + shift) / step) * step - shift; at <= to; at += step) values.push(at);
-  return { values, texts: values.map((at) => label(zoned(at, zone), step)) };
+  // Texts at the very ends would be cut off, or lie on the other axis' zero.
+  const edge = ((to - from) / width) * 16;
+  return { values, texts: values.map((at) => (at < from + edge || at > to - edge ? "" : label(zoned(at, zone), step))) };
 }
 
 function label(shifted, step) {

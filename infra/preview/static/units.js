@@ -81,5 +81,5 @@ function fixed(value, decimals) {
 
 /** Three digits that say something, as Grafana chooses them. */
 function automatic(value) {
-  return !value || value % 1 === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  return !value || value % 1 === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(Number(value.toPrecision(3))))));
 }

@@ -56,7 +56,7 @@ async function draw(chart) {
   const { from, to } = host.range();
   const [low, high] = extent(shown);
   const config = shown[0]?.field.config ?? series[0].field.config;
-  const ticks = numbers(low, high, Math.max(2, canvas.clientHeight / 38), config.unit, config.decimals);
+  const ticks = numbers(low, high, Math.max(2, canvas.clientHeight / 38), config.unit);
   const times = moments(from, to, canvas.clientWidth, host.zone);
   const at = (ms) => zoned(ms, host.zone);
   const logarithmic = config.custom?.scaleDistribution?.type === "log";
@@ -64,7 +64,7 @@ async function draw(chart) {
     margin: { l: room(ticks.texts) },
     barmode: shown.some(({ bars, stack }) => bars && stack) ? "relative" : "overlay",
     bargap: 0.12,
-    shapes: [...limits(shown[0]?.field, low, high), ...chart.marks.flatMap((mark) => lines(mark, at))],
+    shapes: [...limits(shown[0]?.field, low, high), ...chart.marks.flatMap((mark) => lines(mark, at, chart.marks.length > 24 ? 0.28 : 0.6))],
     annotations: chart.marks.map((mark) => flag(mark, at)),
     xaxis: {
       type: "date", range: [at(from), at(to)], tickvals: times.values.map(at), ticktext: times.texts, fixedrange: false,
@@ -185,9 +185,9 @@ function limits(field, low, high) {
   });
 }
 
-function lines(mark, at) {
+function lines(mark, at, strength) {
   const color = named(mark.color);
-  const upright = (ms) => ({ type: "line", yref: "paper", y0: 0, y1: 1, x0: at(ms), x1: at(ms), line: { color: transparent(color, 0.8), width: 1, dash: "dot" } });
+  const upright = (ms) => ({ type: "line", yref: "paper", y0: 0, y1: 1, x0: at(ms), x1: at(ms), line: { color: transparent(color, strength), width: 1, dash: "dot" } });
   if (!(mark.timeEnd > mark.time)) return [upright(mark.time)];
   return [upright(mark.time), upright(mark.timeEnd), { type: "rect", yref: "paper", y0: 0, y1: 1, x0: at(mark.time), x1: at(mark.timeEnd), fillcolor: transparent(color, 0.08), line: { width: 0 }, layer: "below" }];
 }
