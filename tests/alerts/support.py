@@ -49,7 +49,7 @@ PLACES = (Place("r1", "feed-1", "cdu-1"), Place("r2", "feed-2", "cdu-1"))
 
 @dataclass
 class Bench:
-    """A site of its own at a time of its own. Minutes count from ``start``; minute 0 is a whole hour."""
+    """A site of its own at a time of its own. Minutes count from ``start``; it begins on a whole ten minutes."""
 
     client: Client
     places: Sequence[Place] = PLACES
@@ -62,7 +62,7 @@ class Bench:
     @property
     def start(self) -> int:
         """Seconds since 1970."""
-        return _START + self.number % 60 * 2 * HOUR
+        return _START + self.number % 120 * 70 * MINUTE
 
     def at(self, minute: float) -> datetime:
         return datetime.fromtimestamp(self.start + minute * MINUTE, UTC)
@@ -177,7 +177,7 @@ class Bench:
         )
 
     def plant(self, minutes: Iterable[int], tripped: Iterable[int] = ()) -> None:
-        """Feeds, PDUs and the coolant unit as they should be. In the minutes ``tripped`` feed-1's racks hang on feed-2."""
+        """Feeds, PDUs and the coolant unit as they should be. While ``tripped``, feed-2 carries the racks of feed-1."""
         down = set(tripped)
         for minute in minutes:
             for place in self.places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from infra.grafana.boards import ids
 ROOT = Path(__file__).parents[2]
 
 
+@cache
 def provisioned() -> dict[str, dict[str, Any]]:
     """uid -> rule, of all committed files."""
     found = {}

@@ -22,7 +22,7 @@ from infra.grafana.alerts.sql import (
 from infra.grafana.alerts.xid import UNCLASSIFIED, WORKFLOW
 from infra.grafana.boards.ids import Gpu, Health, Node
 
-_RESET = "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset')"
+_RESET = "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset') AND reason != 'nvlink_inactive'"
 _REPLACE = "action = 'replace_gpu'"
 _REBOOT = "action = 'reboot_node'"
 _WORKFLOW = f"action IN ({', '.join(repr(each) for each in WORKFLOW)})"
@@ -43,37 +43,31 @@ _OF_GPU = {"site": SITE, "rack": RACK, "node": ORIGIN, "gpu": f"if(s.scope = 'gp
 _OF_NODE = {"site": SITE, "rack": RACK, "node": ORIGIN}
 _TRIP = (PLACES, TRIPPED)
 
-ALARMS = """alarms AS
+_XIDS = "ts > $__toTime - 900 AND ts <= $__toTime AND event = 'xid'"
+MAINTAINED = f"""maintained AS
 (
-    -- Xids of the last fifteen minutes.
-    SELECT site, node_id, toString(rack) AS rack, ts, gpu_index, code, action, occurrences
-    FROM gpufleet.gpu_alarms
-    WHERE ts > $__toTime - 900 AND ts <= $__toTime AND event = 'xid'
-)"""
-MAINTAINED = """maintained AS
-(
-    -- Of their nodes, those whose maintenance has begun and not ended.
+    -- Of the nodes with an Xid in the last fifteen minutes, those whose maintenance has begun and not ended.
     SELECT site, node_id
     FROM gpufleet.node_events
     WHERE flaws = 0 AND event IN ('maintenance_begin', 'maintenance_end') AND ts > $__toTime - 2592000
-        AND ts <= $__toTime AND (site, node_id) IN (SELECT site, node_id FROM alarms)
+        AND ts <= $__toTime AND (site, node_id) IN (SELECT site, node_id FROM gpufleet.node_events WHERE {_XIDS})
     GROUP BY site, node_id
     HAVING argMax(event, ts) = 'maintenance_begin'
 )"""
 
 _SICK_ANYHOW = gpus_with("action NOT IN ('none', 'check_agent')")
-_RESTART_APP = f"""    SELECT toString(site) AS site, rack, node_id AS node, ifNull(toString(gpu_index), 'all') AS gpu,
-        sum(occurrences) AS value
-    FROM alarms
-    WHERE action = 'restart_app' AND (site, node_id) NOT IN (SELECT site, node_id FROM maintained)
-        AND (site, node_id, ifNull(gpu_index, -1)) NOT IN ({_SICK_ANYHOW})
+_RESTART_APP = f"""    SELECT toString(a.site) AS site, toString(a.rack) AS rack, a.node_id AS node,
+        ifNull(toString(a.gpu_index), 'all') AS gpu, sum(a.occurrences) AS value
+    FROM gpufleet.gpu_alarms AS a
+    WHERE {_XIDS} AND a.action = 'restart_app' AND (a.site, a.node_id) NOT IN (SELECT site, node_id FROM maintained)
+        AND (a.site, a.node_id, ifNull(a.gpu_index, -1)) NOT IN ({_SICK_ANYHOW})
     GROUP BY site, rack, node, gpu"""
-_ALONE = """    SELECT toString(site) AS site, rack, node_id AS node,
-        sumIf(occurrences, action = 'ignore_unless_alone') AS value
-    FROM alarms
-    WHERE (site, node_id) NOT IN (SELECT site, node_id FROM maintained)
-    GROUP BY site, rack, node
-    HAVING value > 0 AND countIf(action != 'ignore_unless_alone') = 0"""
+_ALONE = f"""    SELECT toString(a.site) AS site, toString(any(a.rack)) AS rack, a.node_id AS node,
+        sumIf(a.occurrences, a.action = 'ignore_unless_alone') AS value
+    FROM gpufleet.gpu_alarms AS a
+    WHERE {_XIDS} AND (a.site, a.node_id) NOT IN (SELECT site, node_id FROM maintained)
+    GROUP BY site, node
+    HAVING value > 0 AND countIf(a.action != 'ignore_unless_alone') = 0"""
 
 _REPEAT = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack, toString(s.node_id) AS node,
         toString(s.gpu_index) AS gpu, if(argMax(s.in_service, s.ts), uniqExact(s.since), 0) AS value
@@ -81,7 +75,7 @@ _REPEAT = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack,
     WHERE s.ts > $__toTime - 86400 AND s.ts <= $__toTime - 60 AND s.scope = 'gpu'
         AND (s.reason LIKE 'xid\\_%' OR s.reason = 'ecc_dbe')
     GROUP BY site, node, gpu
-    HAVING value > 1"""
+    HAVING uniqExact(s.since) > 1"""
 
 _GPU_LABELS = ("site", "rack", "node", "gpu")
 _NODE_LABELS = ("site", "rack", "node")
@@ -96,7 +90,7 @@ RULES = (
         "gpu",
         Severity.INFO,
         Owner.TENANT,
-        answer(_RESTART_APP, _GPU_LABELS, ALARMS, MAINTAINED),
+        answer(_RESTART_APP, _GPU_LABELS, MAINTAINED),
         _GPU_LABELS,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}: {{ .Values.B.Value | humanize }} Xids say that its"
         " application has failed; the GPU itself is fine. Restart the application.",
@@ -157,7 +151,7 @@ RULES = (
         "gpu",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_ALONE, _NODE_LABELS, ALARMS, MAINTAINED),
+        answer(_ALONE, _NODE_LABELS, MAINTAINED),
         _NODE_LABELS,
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} times Xid 45 and no"
         " other Xid beside it. Restart the Fabric Manager.",

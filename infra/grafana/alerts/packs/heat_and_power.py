@@ -67,11 +67,11 @@ METERS = """meters AS
     WHERE ts > $__toTime - 660 AND ts <= $__toTime - 60
     GROUP BY site, asset
 )"""
-_SITE_POWER = """    SELECT toString(n.site) AS site, max(m.share) AS value
+_SITE_POWER = """    SELECT toString(n.site) AS site, ifNull(max(m.share), 0) AS value
     FROM newest AS n
     LEFT JOIN meters AS m ON m.site = n.site AND m.kind = 'site'
     GROUP BY site"""
-_FEED_POWER = """    SELECT toString(site) AS site, asset AS feed, share AS value
+_FEED_POWER = """    SELECT toString(site) AS site, asset AS feed, ifNull(share, 0) AS value
     FROM meters
     WHERE kind = 'feed' AND state_now != 'maintenance' AND (site, asset) NOT IN
     (

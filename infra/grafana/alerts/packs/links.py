@@ -7,7 +7,10 @@ from infra.grafana.alerts.rule import Owner, Rule, Severity
 from infra.grafana.alerts.sql import GPU, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with, sick
 from infra.grafana.boards.ids import Gpu, Health, Node, Rack
 
-_FAULTY = gpus_with("action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset', 'reboot_node', 'replace_gpu', 'workflow')")
+_FAULTY = gpus_with(
+    "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset', 'reboot_node', 'replace_gpu', 'workflow')"
+    " AND reason != 'nvlink_inactive'"
+)
 _BROKEN = f"(s.site, s.node_id, s.gpu_index) IN ({_FAULTY})"
 _DOWN_RACKS = """down AS
 (
@@ -33,7 +36,7 @@ _FLAPS = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack, 
     FROM gpufleet.sick_1m AS s FINAL
     WHERE s.ts > $__toTime - 10800 AND s.ts <= $__toTime - 60 AND s.reason = 'link_down'
     GROUP BY site, node
-    HAVING value > 1"""
+    HAVING uniqExact(s.since) > 1"""
 _NODE_LABELS = ("site", "rack", "node")
 _NODE_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}"
 

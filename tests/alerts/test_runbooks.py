@@ -1,0 +1,72 @@
+"""Every rule has a runbook that stands up at 3 a.m.: its parts are there, its links fit, its commands run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from infra.cli.main import COMMANDS
+from infra.clickhouse.client import connect
+from infra.embedded.store.process import StoreProcess
+from infra.grafana.alerts.rules import BY_NAME, RULES
+from tests.alerts.support import where
+
+FOLDER = Path(__file__).parents[2] / "docs" / "runbooks"
+PARTS = ["## What it means", "## First two minutes", "## What to do", "## Fixed when", "## Silence it"]
+
+
+def text_of(name: str) -> str:
+    return (FOLDER / f"{name}.md").read_text()
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every command of a runbook's code blocks, in words."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.strip().splitlines()]
+
+
+def sql_of(words: list[str]) -> tuple[str, dict[str, str]]:
+    """Query and parameters of a ``gpufleet sql``."""
+    assert words[:2] == ["gpufleet", "sql"]
+    parameters, rest = {}, words[2:]
+    while rest[0] == "--param":
+        name, _, value = rest[1].partition("=")
+        parameters[name], rest = value, rest[2:]
+    assert len(rest) == 1, rest
+    return rest[0], parameters
+
+
+def test_every_rule_has_a_runbook_and_every_runbook_a_rule() -> None:
+    assert {path.stem for path in FOLDER.glob("*.md")} == {*BY_NAME, "README"}
+    listed = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (.*?) \| (\w+) \| (\w+) \|$", text_of("README"), re.MULTILINE)
+    assert listed == [(r.name, r.name, r.title, r.severity.value, r.owner.value) for r in RULES]
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_a_runbook_says_what_a_woken_person_asks(name: str) -> None:
+    rule, text = BY_NAME[name], text_of(name)
+    assert text.startswith(f"# {rule.title}\n")
+    headings = re.findall(r"^## .*$", text, re.MULTILINE)
+    assert headings == PARTS
+    assert f"/d/{rule.panel[0]}?viewPanel={rule.panel[1]}" in text
+    assert commands(text), "at least one command to begin with"
+    for other in re.findall(r"see (\w+_\w+)\b", text):
+        assert other in BY_NAME, f"no rule {other}"
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_the_commands_of_a_runbook_run(name: str, migrated_store: StoreProcess) -> None:
+    client = connect(where(migrated_store))
+    client.database = "gpufleet"
+    for words in commands(text_of(name)):
+        if words[:2] != ["gpufleet", "sql"]:
+            assert words[0] == "gpufleet"
+            assert words[1] in COMMANDS, words
+            continue
+        query, parameters = sql_of(words)
+        assert set(re.findall(r"\{(\w+):", query)) == set(parameters)
+        client.query(query, parameters=parameters)
+    client.close()
