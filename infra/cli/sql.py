@@ -101,7 +101,7 @@ def _pairs(texts: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def _database(client: Client, database: str) -> None:
     """Let unqualified names mean our tables, once there are any."""
-    if client.command(f"EXISTS DATABASE {database}") in (1, "1"):
+    if client.command(f"EXISTS TABLE {database}.node_telemetry") in (1, "1"):
         client.database = database
 
 

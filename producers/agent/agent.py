@@ -40,6 +40,10 @@ GRACE = 0.4
 """Share of the interval that a tick waits for its sources' answers."""
 LONGEST_GRACE_S = 0.4
 RETRY_S = 1.0
+FIRST_GPUS_S = 5.0
+"""How long after the start an XID waits for the first list of GPUs, so that it can say which one it is about."""
+KNOW_GPUS = ("nvml", "dcgm")
+"""Sources that list the GPUs."""
 MakeSources = Callable[[Post], tuple[Sequence[Sampler], Sequence[Watcher]]]
 """Builds the sources, which post their facts through what they are given."""
 
@@ -75,6 +79,9 @@ class Agent:
         self._boot = boot = boot_id(settings.procfs)
         self._introduced = False
         self._kernel_sequence = self._kernel_saved = -1
+        self._early: list[Fact] = []
+        """XIDs from before the first list of GPUs."""
+        self._early_until = clock.mono_s() + FIRST_GPUS_S
         common = {"node_id": settings.node_id, "rack": settings.place.rack, "host_boot_id": boot}
         self.outgoing = Outgoing(encoder, outbox, common, settings.pending_facts, settings.pending_samples)
         self._state = settings.state_dir
@@ -231,11 +238,15 @@ class Agent:
             try:
                 fact = self._facts.get_nowait()
             except queue.Empty:
-                return
+                break
             self._fact(fact)
+        self._release_early()
 
     def _fact(self, fact: Fact) -> None:
         """Send a fact, its GPU filled in; XIDs by way of the merger."""
+        if fact.event in ("xid", "sxid") and self._gpus_to_come():
+            self._early.append(fact)
+            return
         if KERNEL_SEQUENCE in fact.attributes:
             self._kernel_sequence = max(self._kernel_sequence, int(fact.attributes[KERNEL_SEQUENCE]))
         slot = self.gpus.find(fact.gpu_uuid, fact.pci_address)
@@ -248,6 +259,19 @@ class Agent:
             self._xids.add(fact, self._clock.mono_s())
         else:
             self._send_fact(fact)
+
+    def _gpus_to_come(self) -> bool:
+        """Whether no GPU is known yet, and a source that knows them has still to answer or to fail."""
+        if self.gpus.slots or self._clock.mono_s() >= self._early_until:
+            return False
+        return any(runner.source.name in KNOW_GPUS and runner.health.up is None for runner in self.runners)
+
+    def _release_early(self, *, anyway: bool = False) -> None:
+        """Take in the XIDs that waited for the first list of GPUs, once it is there or not to be had."""
+        if self._early and (anyway or not self._gpus_to_come()):
+            early, self._early, self._early_until = self._early, [], 0.0
+            for fact in early:
+                self._fact(fact)
 
     def _send_fact(self, fact: Fact) -> None:
         self.outgoing.fact(fact)
@@ -318,6 +342,7 @@ class Agent:
         for runner in self._all:
             runner.stop(0.5)
         self._drain()
+        self._release_early(anyway=True)
         self._xids.flush()
         for lane, _ in (self._fast, self._slow):
             for event in lane.flush():

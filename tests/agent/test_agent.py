@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -363,6 +364,50 @@ def test_from_nvml_and_the_kernel_log_to_the_bytes(tmp_path: Path, stub: Stub, s
     assert bench.events("inventory")[0]["driver_version"] == "575.57.08"
     epochs = {tuple(event["driver_epoch"]) for event in bench.events("node-telemetry") if event["driver_epoch"]}
     assert len(epochs) == 2
+
+
+def test_an_xid_read_before_the_first_list_of_gpus_names_its_gpu(
+    tmp_path: Path, stub: Stub, stub_library: Path
+) -> None:
+    told = stub_settings(tmp_path, stub_library, ["nvml", "kmsg"])
+    line = "NVRM: Xid (PCI:0000:13:00): 31, pid=7, MMU Fault"
+    told.kmsg.write_text(f"4,70,{time.monotonic_ns() // 1000},-;{line}\n")
+    stub.control.hang_call = b"nvmlDeviceGetCount_v2"  # the driver takes its time
+    bench = Bench(told, sources(told, SystemClock()))
+    with bench.running():
+        until(lambda: bench.agent._early)
+        assert bench.facts("xid") == []
+        stub.control.hang_call = b""
+        until(lambda: bench.facts("xid"))
+    (xid,) = bench.facts("xid")
+    assert (xid["code"], xid["gpu_index"], xid["gpu_uuid"]) == (31, 3, stub.uuid(3))
+    assert xid["raw"] == line
+
+
+@pytest.mark.parametrize("names", [["nvml", "kmsg"], ["kmsg"]], ids=["NVML hangs for good", "nobody lists GPUs"])
+def test_an_xid_does_not_wait_long_for_gpus_that_do_not_come(
+    tmp_path: Path, stub: Stub, stub_library: Path, names: list[str]
+) -> None:
+    told = stub_settings(tmp_path, stub_library, names)
+    told.kmsg.write_text(f"4,70,{time.monotonic_ns() // 1000},-;NVRM: Xid (PCI:0000:13:00): 31, pid=7, MMU Fault\n")
+    stub.control.hang_call = b"nvmlDeviceGetCount_v2"
+    bench = Bench(told, sources(told, SystemClock()))
+    with bench.running():
+        until(lambda: bench.facts("xid"), 30)
+        stub.control.hang_call = b""
+    (xid,) = bench.facts("xid")
+    assert (xid["gpu_index"], xid["pci_address"]) == (None, "0000:13:00.0")
+
+
+def test_an_xid_that_still_waits_at_the_end_is_sent(tmp_path: Path, nvml: Told) -> None:
+    nvml.hang.clear()
+    bench = Bench(settings(tmp_path), fixed([nvml]))
+    with bench.running():
+        bench.agent.post(Fact("xid", "kmsg", START, pci_address="0000:13:00.0", code=31, raw="NVRM"))
+        until(lambda: bench.agent._early)
+        assert bench.facts("xid") == []
+    nvml.hang.set()
+    assert [fact["code"] for fact in bench.facts("xid")] == [31]
 
 
 def test_nvml_that_hangs_in_a_call_leaves_the_rest_alone(tmp_path: Path, stub: Stub, stub_library: Path) -> None:
