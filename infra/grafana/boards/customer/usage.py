@@ -303,7 +303,7 @@ ORDER BY requests_ DESC LIMIT 50"""
         sql,
         {"product": Column("Product"), "model": Column("Model"), **usage_columns()},
         width=12,
-        means="Sums of the range.",
+        means="Sums of the range per product and model, the busiest first.",
         do="Which product takes the tokens, and which is throttled: they need not be the same.",
     )
 
