@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from producers.encode import Message
 from producers.publisher import Acknowledgements
@@ -55,16 +56,19 @@ def wire(folder: Path) -> Iterator[Message]:
             (size,) = struct.unpack_from("<I", data, at)
             if at + 4 + size > len(data):
                 break
-            yield Message(*pickle.loads(data[at + 4 : at + 4 + size]), -1)
+            topic, key, value, header = pickle.loads(data[at + 4 : at + 4 + size])
+            yield Message(topic, key, value, header, -1)
             at += 4 + size
 
 
 class KilledBench(Bench):
     """A bench whose publisher is a ``Wire``."""
 
-    def __init__(self, folder: Path, rng: random.Random, number: int, **settings: object) -> None:
+    publisher: Wire
+
+    def __init__(self, folder: Path, rng: random.Random, number: int, **settings: Any) -> None:
         self._rng, self._number = rng, number
-        super().__init__(folder, **settings)  # type: ignore[arg-type]
+        super().__init__(folder, **settings)
 
     def _publisher(self, told: Acknowledgements) -> Wire:
         made = Wire(told)

@@ -71,12 +71,13 @@ class FakePublisher:
 class Bench:
     """One process's life with a spool: journal, encoder, fake publisher. Leave with ``close`` or ``die``."""
 
+    publisher: FakePublisher
+
     def __init__(self, folder: Path, contact: Callable[[], bool] = lambda: True, **settings: Any) -> None:
         self.folder = folder
         self.journal = Journal.start(folder / "journal", "lab", [NODE], TOPICS)
         self.encoder = EventEncoder(self.journal, NODE)
         told = SpoolSettings(**{"drain_bytes_per_s": 0.0, "drain_jitter_s": 0.0, "fsync": "never", **settings})
-        self.publisher: FakePublisher
         self.wall_us = NOON_US + 60 * MINUTE_US
         self.spool = SpoolOutbox(
             folder / "spool",

@@ -261,7 +261,7 @@ def test_an_account_is_on_disk_before_the_file_changes_and_told_after_a_crash(tm
 
 
 def numbers(accounts: list[Account]) -> list[int]:
-    found = []
+    found: list[int] = []
     for account in accounts:
         for part in account.gone.split(",") if account.gone else ():
             low, _, high = part.partition("-")

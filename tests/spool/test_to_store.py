@@ -39,7 +39,7 @@ class Real(Bench):
     def tell(self) -> None:
         """Send the notices as node events."""
         for notice, account in self.spool.notices():
-            fields = {"node_id": "node-7", "event": notice.event, "value": notice.value}
+            fields: dict[str, Any] = {"node_id": "node-7", "event": notice.event, "value": notice.value}
             fields |= {"occurrences": notice.occurrences, "attributes": dict(notice.attributes)}
             now = time.time_ns() // 1000
             assert self.spool.offer(self.encoder.encode("node-events", now, fields))
