@@ -67,7 +67,7 @@ def ingest(
         stack.stop_child("consumer")
         stack.stop_child("projector")
         say("the straightforward pipeline, on the first of the same messages")
-        baseline = measure_baseline(stack)
+        baseline = measure_baseline(stack, int(exact[2]))
         client.close()
         journal.close()
     ratios = {

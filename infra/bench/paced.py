@@ -61,13 +61,13 @@ def paced(
             simulation.close()
         stage.drain(stack, client, backlog, 0, say)
         median, high = freshness_since(client, since_us)
-        rows, distinct = client.query(
-            "SELECT count(), uniqExact(producer_id, run_id, seq) FROM node_telemetry"
+        rows, distinct, samples = client.query(
+            "SELECT count(), uniqExact(producer_id, run_id, seq), sum(length(gpu_index) * ticks) FROM node_telemetry"
         ).result_rows[0]
         stack.stop_child("consumer")
         stack.stop_child("projector")
         say("the straightforward pipeline, on the first of the same messages")
-        baseline = measure_baseline(stack)
+        baseline = measure_baseline(stack, int(samples))
         client.close()
         journal.close()
     return {
