@@ -330,6 +330,29 @@ class PreviewSettings(Section):
     port: int = Field(3080, ge=0, le=65535, description="Its port; another is taken when this one is in use.")
 
 
+class GrafanaSettings(Section):
+    """The Grafana that `gpufleet grafana` provisions."""
+
+    url: HttpUrl = Field("http://127.0.0.1:3000", min_length=1, description="Its base URL.")
+    user: str = Field("admin", description="A server administrator: only one can make customers' organisations.")
+    password: SecretStr | None = Field(None, description="Password of user.")
+    password_file: Path | None = Field(None, description="File that holds password.")
+    token: SecretStr | None = Field(
+        None, description="Instead of user: a service account's token, of one organisation."
+    )
+    token_file: Path | None = Field(None, description="File that holds token.")
+    ca: Path | None = Field(None, description="CA certificates (PEM); else the system's.")
+    verify: bool = Field(True, description="Check the server's certificate.")
+    timeout_s: float = Field(10.0, gt=0, description="Patience with one request.")
+    store_url: HttpUrl = Field("", description="ClickHouse as Grafana reaches it; empty = store.url.")
+    page_webhook: SecretStr | None = Field(
+        None, description="URL that pages go to; unset = who is told stays as it is."
+    )
+    page_webhook_file: Path | None = Field(None, description="File that holds page_webhook.")
+    ticket_webhook: SecretStr | None = Field(None, description="URL that tickets go to; unset = page_webhook.")
+    ticket_webhook_file: Path | None = Field(None, description="File that holds ticket_webhook.")
+
+
 class Sections(Section):
     """All sections, by name."""
 
@@ -342,5 +365,6 @@ class Sections(Section):
     project: ProjectSettings = Field(default_factory=ProjectSettings)
     agent: AgentSettings = Field(default_factory=AgentSettings)
     simulate: SimulateSettings = Field(default_factory=SimulateSettings)
+    grafana: GrafanaSettings = Field(default_factory=GrafanaSettings)
     embedded: EmbeddedSettings = Field(default_factory=EmbeddedSettings)
     preview: PreviewSettings = Field(default_factory=PreviewSettings)
