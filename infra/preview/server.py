@@ -138,7 +138,7 @@ class Preview:
                     raise _CutOffError(f"an answer of more than {LARGEST_ANSWER >> 20} MiB")
                 await response.write(piece)
         except Exception as error:
-            if not response.prepared:
+            if not response.prepared or isinstance(error, ConnectionResetError):  # the browser left
                 raise
             _LOG.warning("an answer was cut off: %s", error)
             if request.transport is not None:

@@ -116,11 +116,11 @@ class Site:
             return answer.status, await answer.json(content_type=None)
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
+def run(work: Callable[[], Awaitable[T]], timeout_s: float = 120) -> T:
     """A test's coroutine, to its end."""
 
     async def bounded() -> T:
-        return await asyncio.wait_for(work(), 60)
+        return await asyncio.wait_for(work(), timeout_s)
 
     return asyncio.run(bounded())
 

@@ -107,7 +107,7 @@ export function display(field, value, zone) {
     const empty = value === "" ? "" : config.noValue ?? "–";
     return { text: empty, number: empty, unit: "", color: null, mapped };
   }
-  if (field.type === "time" || /^dateTime/.test(config.unit ?? "")) return said(moment(value, config.unit, zone), color, mapped);
+  if (field.type === "time" || /^(dateTime|time:)/.test(config.unit ?? "")) return said(moment(value, config.unit, zone), color, mapped);
   if (typeof value === "boolean") return said(value ? "yes" : "no", color, mapped);
   if (typeof value !== "number") return said(String(value), color, mapped);
   const [number, unit] = units.parts(value, config.unit ?? "short", config.decimals ?? null);
@@ -120,7 +120,10 @@ function moment(value, unit, zone) {
   const ms = typeof value === "number" ? value : Date.parse(value);
   if (unit === "dateTimeFromNow") return units.text((Date.now() - ms) / 1000, "s", 0) + " ago";
   const shifted = new Date(zone === "utc" ? ms : ms - new Date(ms).getTimezoneOffset() * 6e4).toISOString();
-  return shifted.slice(0, 19).replace("T", " ");
+  if (!unit?.startsWith("time:")) return shifted.slice(0, 19).replace("T", " ");
+  const [year, month, day, hour, minute, second] = shifted.split(/\D/);
+  const pieces = { YYYY: year, MM: month, DD: day, HH: hour, mm: minute, ss: second };
+  return unit.slice(5).replace(/YYYY|MM|DD|HH|mm|ss/g, (name) => pieces[name]);
 }
 
 /** One number for a field: lastNotNull, mean, max, ... */

@@ -32,7 +32,7 @@ export function layout(element, { xaxis, yaxis, margin, ...rest }) {
   return {
     width: Math.max(60, element.clientWidth),
     height: Math.max(40, element.clientHeight),
-    margin: { l: 44, r: 10, t: 6, b: 20, pad: 0, ...margin },
+    margin: { l: 44, r: 10, t: 9, b: 20, pad: 0, ...margin },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: css("--font"), size: 11, color: quiet },

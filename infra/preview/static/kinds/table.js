@@ -44,7 +44,7 @@ function sorted(field, down, rows) {
 }
 
 const aligned = (field) => ({ left: "left", center: "center", right: "right" })[field.config.custom?.align] ?? (field.type === "number" && !texts(field) ? "right" : "left");
-const texts = (field) => (field.config.mappings ?? []).length > 0 || /^dateTime/.test(field.config.unit ?? "");
+const texts = (field) => (field.config.mappings ?? []).length > 0 || /^(dateTime|time:)/.test(field.config.unit ?? "");
 
 function head(field, sort, onclick) {
   const width = field.config.custom?.width;
@@ -61,7 +61,7 @@ function cell(field, row, fields, host) {
   if (shown.color && type === "color-background") Object.assign(style, { background: mode === "gradient" ? transparent(shown.color, 0.5) : shown.color, color: contrast(shown.color) });
   const text = h("span", {}, shown.text);
   const content = type === "gauge" && typeof value === "number" ? gauge(field, value, shown) : text;
-  return h("td", { style, class: field.type === "number" ? "number" : undefined, title: shown.text.length > 24 ? shown.text : undefined }, linked(content, { field, value, fields, row }));
+  return h("td", { style, class: value === null ? "none" : undefined, title: shown.text.length > 24 ? shown.text : undefined }, linked(content, { field, value, fields, row }));
 }
 
 function gauge(field, value, shown) {

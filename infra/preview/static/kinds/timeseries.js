@@ -123,7 +123,8 @@ function extent(shown) {
   const bars = shown.some((each) => each.bars);
   low = least ?? Math.min(custom("axisSoftMin") ?? Infinity, bars ? Math.min(0, low) : low - (low >= 0 && low - air < 0 ? low : air));
   high = most ?? Math.max(custom("axisSoftMax") ?? -Infinity, high + air);
-  return low < high ? [low, high] : [low, low + 1];
+  // A line along the end of the axis (100 %) would be cut in half.
+  return low < high ? [low, most === undefined ? high : high + (high - low) * 0.012] : [low, low + 1];
 }
 
 function traces(shown, width, at) {
