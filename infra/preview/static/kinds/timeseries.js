@@ -72,7 +72,7 @@ async function draw(chart) {
     },
     yaxis: logarithmic ? { type: "log" } : { range: [low, high], tickvals: ticks.values, ticktext: ticks.texts },
   });
-  await plot(canvas, traces(shown, canvas.clientWidth, at), arranged, {});
+  await plot(canvas, traces(shown, canvas.clientWidth, at, barWidth(shown, from, to, canvas.clientWidth)), arranged);
   listen(chart, shown);
 }
 
@@ -127,14 +127,21 @@ function extent(shown) {
   return low < high ? [low, most === undefined ? high : high + (high - low) * 0.012] : [low, low + 1];
 }
 
-function traces(shown, width, at) {
+/** Milliseconds of a bar: from its moment to the next, but no wider than a few pixels where bars are rare. */
+function barWidth(shown, from, to, width) {
+  const moments_ = [...new Set(shown.filter(({ bars }) => bars).flatMap(({ times }) => times))].sort((a, b) => a - b);
+  const step = moments_.slice(1).reduce((least, at, n) => Math.min(least, at - moments_[n]), Infinity);
+  return Math.max(((to - from) / width) * 2, Math.min(step, (to - from) / 60));
+}
+
+function traces(shown, width, at, bar) {
   return shown.flatMap((each, place) => {
     const { field, times, color, bars, points, stack, percent } = each;
     const custom = field.config.custom ?? {};
     const x = times.map(at);
     const common = { x, y: field.values, name: field.title, meta: place, hoverinfo: "none" };
     const fillOpacity = (custom.fillOpacity ?? 0) / 100;
-    if (bars) return [{ ...common, type: "bar", marker: { color: transparent(color, Math.max(0.35, fillOpacity)), line: { width: 0 } } }];
+    if (bars) return [{ ...common, type: "bar", width: bar, offset: 0, marker: { color: transparent(color, Math.max(0.35, fillOpacity)), line: { width: 0 } } }];
     const line = { color, width: custom.lineWidth ?? 1, dash: custom.lineStyle?.fill === "dash" ? "dash" : custom.lineStyle?.fill === "dot" ? "dot" : "solid", shape: SHAPES[custom.lineInterpolation] ?? "linear" };
     const dots = { color, size: sizes(field.values, custom, width, points), line: { width: 0 } };
     const marked = points ? "markers" : Array.isArray(dots.size) || dots.size > 0 ? "lines+markers" : "lines";
