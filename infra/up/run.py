@@ -135,7 +135,8 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
             )
             if first and options.backfill_hours > 0:
                 _backfill(simulation, options, ticks, view, stop)
-            stack.wait_for_consumer()
+            if not stop.is_set():
+                stack.wait_for_consumer()
             live_since = time.time_ns() // 1000
             if not stop.is_set():
                 assert stack.store is not None

@@ -128,6 +128,11 @@ class Simulation:
         batch_us = self.ticks * self.tick_ms * 1000
         if not self.now_us:
             self._begin((start_us or self._clock()) // batch_us * batch_us)
+        self._until(stop, speed, batch_us)
+        self._send(self._taken(), stop)  # they have their numbers, e.g. what the start of a run tells
+
+    def _until(self, stop: threading.Event, speed: float, batch_us: int) -> None:
+        """Batch after batch, each message when its time has come, until ``stop`` is set."""
         wall, origin = self._clock(), self.now_us
         while not stop.is_set():
             at, first = self.now_us, self.now_us + batch_us - self.tick_ms * 1000

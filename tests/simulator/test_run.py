@@ -149,6 +149,22 @@ def test_live_never_runs_ahead_of_the_clock_and_spreads_its_sending(tmp_path: Pa
     assert len(offsets) >= 4
 
 
+@pytest.mark.parametrize(
+    "seconds", [0.0, 0.3, 1.2, 2.5], ids=["before the first tick", "in it", "in the next", "later"]
+)
+def test_what_has_a_number_is_sent_whenever_the_run_is_stopped(tmp_path: Path, seconds: float) -> None:
+    messages: list[Message] = []
+    scenario = quiet()
+    journal = Journal.start(tmp_path, scenario.site, simulation.producers(scenario), simulation.TOPICS)
+    clock = Clock(NOON_US, NOON_US + int(seconds * 1e6))
+    run = Simulation(scenario, journal, messages.append, clock=clock)
+    run.live(clock.stop())
+    assert len(decoded(messages, "inventory")) == 35, "nodes, and the switch trays of the rack"
+    for topic in simulation.TOPICS:
+        assert int(journal.given(topic).sum()) == sum(message.topic == topic for message in messages)
+    assert sum(run.truth.events.values()) == len(messages)
+
+
 def test_speed_runs_faster_until_it_has_caught_up(tmp_path: Path) -> None:
     clock = Clock(NOON_US + HOUR_US, NOON_US + HOUR_US + 30_000_000)
     events: list[tuple[int, int]] = []
