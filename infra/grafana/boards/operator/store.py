@@ -11,20 +11,14 @@ _NEWEST_S = 300
 _NOW = "The store's state at this moment, whatever the range."
 
 
-def _flawed(extra: str = "") -> str:
-    bounds = f"ts > $__toTime - {_NEWEST_S} AND ts <= $__toTime AND {only('site')}"
-    return "\n    UNION ALL\n".join(
-        f"    SELECT '{table_}' AS table_, producer_id, flaws{extra} FROM gpufleet.{table_} WHERE {bounds}"
-        for table_ in ("node_telemetry", "node_counters", "node_events", "facility_telemetry")
-    )
+_BOUNDS = f"ts > $__toTime - {_NEWEST_S} AND ts <= $__toTime AND {only('site')}"
 
 
 def flaws_now(id_: int) -> Panel:
-    sql = f"""SELECT if(count() = 0, NULL, countIf(flaws != 0)) AS "Flawed"
-FROM
-(
-{_flawed()}
-)"""
+    inserts = f"SELECT count() FROM gpufleet.ingest_ledger WHERE at > $__toTime - {_NEWEST_S} AND at <= $__toTime"
+    sql = f"""SELECT if(({inserts}) = 0, NULL, count()) AS "Flawed"
+FROM gpufleet.flawed_events
+WHERE {_BOUNDS}"""
     return stat(
         id_,
         "Flawed events",
@@ -39,30 +33,22 @@ FROM
 
 
 def flaws(id_: int) -> Panel:
-    sql = f"""SELECT table_, producer_id, count() AS events,
-    arrayStringConcat(arraySort(groupUniqArrayArray(names)), ', ') AS what
-FROM
-(
-    SELECT table_, producer_id, flaws,
-        (SELECT groupArray((bit, flaw)) FROM gpufleet.flaw_bits) AS known,
-        arrayMap(k -> k.2, arrayFilter(k -> bitAnd(flaws, k.1) != 0, known)) AS names
-    FROM
-    (
-{_flawed()}
-    )
-    WHERE flaws != 0
-)
-GROUP BY table_, producer_id
+    sql = f"""SELECT topic, producer_id, count() AS events,
+    arrayStringConcat(arraySort(groupUniqArrayArray(flaw)), ', ') AS what, max(ts) AS last
+FROM gpufleet.flawed_events
+WHERE {_BOUNDS}
+GROUP BY topic, producer_id
 ORDER BY events DESC LIMIT 50"""
     return table(
         id_,
         "Flawed events (last five minutes)",
         sql,
         {
-            "table_": Column("Table"),
+            "topic": Column("Topic"),
             "producer_id": Column("Producer"),
             "events": Column("Events", width=80),
             "what": Column("What is absurd"),
+            "last": Column("Last", units.TIME, width=170),
         },
         width=12,
         means="Who sends absurd events, and what is absurd about them, over the last five minutes of the range.",
