@@ -36,6 +36,8 @@ class Reassigned:
     """Rows rewritten, by table."""
     minutes: dict[int, frozenset[str]]
     """Minute -> nodes whose GPU windows belong to another tenant now."""
+    changes: tuple[Touched, ...] = ()
+    """Which (node, time) the leases may say something else of now, whether rows were there or not."""
 
 
 def leased_kinds() -> list[EventKind]:
@@ -69,7 +71,7 @@ def apply(store: Store, changes: Sequence[Touched], oldest: int, latest: int, ti
                 written[kind.table] = written.get(kind.table, 0) + count
     for change in clipped(changes, oldest, latest):
         _collect(minutes, _stale_windows(store, change))
-    return Reassigned(written, {minute: frozenset(nodes) for minute, nodes in minutes.items()})
+    return Reassigned(written, {minute: frozenset(nodes) for minute, nodes in minutes.items()}, tuple(changes))
 
 
 def wrong_rows_sql(kind: EventKind, where: str = "1") -> str:

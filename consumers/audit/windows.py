@@ -8,16 +8,31 @@ from typing import Literal
 
 from consumers.audit.report import Finding, Kind
 from consumers.audit.scope import Scope
-from consumers.projector import gpu_windows, ledger, usage_windows
+from consumers.projector import (
+    facility_windows,
+    gpu_windows,
+    health_windows,
+    job_windows,
+    ledger,
+    sick_windows,
+    spells,
+    usage_windows,
+)
 from consumers.projector.measures import NAMES
 from consumers.projector.recompute import Limits, Recomputer, runs
 from consumers.projector.store import Store, rows
 from consumers.projector.windows import (
+    FACILITY_1M,
     FLEET_10S,
     GPU_1M,
+    HEALTH_1M,
+    HEALTH_COUNTS,
+    HEALTH_SUMS,
+    JOB_1M,
     MINUTE_S,
     RACK_1M,
     RACK_10S,
+    SICK_1M,
     USAGE_1M,
     USAGE_SUMS,
     Range,
@@ -38,6 +53,22 @@ BEHIND_S = 600
 """A projector that has left ledger rows alone for this long is not following."""
 _TOLERANCE = 1e-9
 """Relative: sums of floats depend on the order of adding in their last bits."""
+_OF_JOBS = (
+    "gpus",
+    "gpus_reporting",
+    "nodes",
+    "gr_engine_active",
+    "tensor_active",
+    "power_w",
+    "nvlink_tx_bytes",
+    "nic_tx_bytes",
+    "clock_sm_mhz_median",
+    "slowest_ratio",
+    "quiet",
+    "hung",
+    "straggler",
+)
+_OF_FACILITY = ("readings", "power_w_avg", "power_w_max", "flow_lpm_avg", "supply_temp_c_max", "leak", "energy_j")
 _SETTLE_S = 90
 """Minutes that ended less than this ago may not have been computed yet."""
 
@@ -76,6 +107,25 @@ def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Fi
             yield from _differences(store, table, window, select, ("nodes", "gpus", *NAMES, *extra))
         usage = usage_windows.usage_sql(USAGE_1M, window)
         yield from _differences(store, USAGE_1M, window, usage, ("windows", *USAGE_SUMS))
+        yield from _conditions(store, window)
+
+
+def _conditions(store: Store, window: Range) -> Iterator[Finding]:
+    """Health, sick GPUs, jobs and facility of minutes that the projector has closed.
+
+    Since when something holds is left out: it is as far as was known when the minute was computed.
+    """
+    frontier = ledger.load_frontier(store)
+    if frontier is None or window.end > frontier:
+        return
+    holding = spells.load(store, window)
+    health = health_windows.health_1m_sql(window, holding)
+    yield from _differences(store, HEALTH_1M, window, health, (*HEALTH_COUNTS, *HEALTH_SUMS))
+    sick = sick_windows.sick_1m_sql(window, holding, sick_windows.look(store, window))
+    yield from _differences(store, SICK_1M, window, sick, ("in_service",))
+    yield from _differences(store, JOB_1M, window, job_windows.job_1m_sql(window), _OF_JOBS)
+    facility = facility_windows.facility_1m_sql(window)
+    yield from _differences(store, FACILITY_1M, window, facility, _OF_FACILITY)
 
 
 def _parts(store: Store, minutes: Sequence[int]) -> Iterator[Range]:
@@ -134,6 +184,8 @@ def _minutes(store: Store, scope: Scope, position: float | None) -> list[int]:
     SELECT DISTINCT toUnixTimestamp(toStartOfMinute(ts)) AS minute FROM gpufleet.node_telemetry WHERE {span}
     UNION DISTINCT
     SELECT DISTINCT toUnixTimestamp(ts) FROM gpufleet.rack_1m FINAL WHERE {rows_of(Range(start, end))}
+    UNION DISTINCT
+    SELECT DISTINCT toUnixTimestamp(ts) FROM gpufleet.health_1m WHERE {rows_of(Range(start, end))}
     UNION DISTINCT
     SELECT DISTINCT toUnixTimestamp(toStartOfMinute(ts)) FROM gpufleet.tenant_usage WHERE {span}
 )

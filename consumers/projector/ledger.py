@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from consumers.projector.store import Store, rows
 from consumers.projector.worklist import Entry
 
-TOPICS = ("node-telemetry", "tenant-usage", "leases")
+TOPICS = (
+    "node-telemetry",
+    "node-counters",
+    "node-events",
+    "inventory",
+    "allocations",
+    "facility-telemetry",
+    "tenant-usage",
+    "leases",
+)
 """Kinds that windows follow from."""
 _STRIDE_S = 6 * 3600
 """Ledger time read at once when catching up."""
@@ -75,11 +84,18 @@ def oldest(store: Store) -> float:
 
 
 def load(store: Store) -> tuple[float | None, list[int]]:
-    """The saved position (None: never saved), and hours whose gpu_1h was still open."""
+    """The saved position (None: never saved), and hours that were still open."""
     found = rows(store, "SELECT name, toUnixTimestamp64Micro(position) FROM gpufleet.projector_state FINAL")
     position = next((int(p) / 1e6 for name, p in found if name == "ledger"), None)
     hours = [int(p) // 1_000_000 for name, p in found if str(name).startswith("hour/") and int(p) > 0]
     return position, sorted(hours)
+
+
+def load_frontier(store: Store) -> int | None:
+    """Minute before which health, jobs and sick GPUs have been computed, seconds since 1970; None: never."""
+    sql = "SELECT toUnixTimestamp(toDateTime(position)) FROM gpufleet.projector_state FINAL WHERE name = 'health'"
+    found = rows(store, sql)
+    return int(found[0][0]) if found else None
 
 
 def save(store: Store, position: float, owner: str) -> None:
@@ -90,6 +106,11 @@ def save(store: Store, position: float, owner: str) -> None:
 def save_hour(store: Store, hour: int, *, is_open: bool, owner: str) -> None:
     """Remember that gpu_1h of an hour is (or is no longer) to be computed once the hour has closed."""
     _put(store, f"hour/{hour}", hour * 1_000_000 if is_open else 0, owner)
+
+
+def save_frontier(store: Store, minute: int, owner: str) -> None:
+    """Remember that health, jobs and sick GPUs of every minute before ``minute`` have been computed."""
+    _put(store, "health", minute * 1_000_000, owner)
 
 
 def _put(store: Store, name: str, micros: int, owner: str) -> None:

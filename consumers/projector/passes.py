@@ -1,10 +1,11 @@
-"""One pass over the open work: windows per GPU first, then racks and fleet, hours and usage."""
+"""One pass over the open work: windows per GPU first, then racks and fleet, health and jobs, hours and usage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from consumers.projector import ledger
+from consumers.projector.condition_passes import ConditionPasses
 from consumers.projector.recompute import Nodes, Recomputer, narrowed, runs
 from consumers.projector.store import Store
 from consumers.projector.windows import MINUTE_S, Range
@@ -17,12 +18,13 @@ class Passes:
     def __init__(self, store: Store, recomputer: Recomputer, work: WorkList, owner: str) -> None:
         self._store, self._recomputer, self._work, self._owner = store, recomputer, work, owner
 
-    def run(self, now: float) -> None:
+    def run(self, now: float, oldest_raw: float) -> None:
         """Recompute all that is due at ``now`` (the store's clock, seconds since 1970)."""
         work = self._work
         minutes, slots = dict(work.due_minutes(now)), dict(work.due_slots(now))
         self._late(minutes, slots)
         self._whole(minutes, slots)
+        self._conditions(now, oldest_raw)
         for hour, item in sorted(work.due_hours(now).items()):
             self._recomputer.hour(hour, item.nodes)
             finish(work.hours, [hour])
@@ -72,6 +74,15 @@ class Passes:
             self._recomputer.rack_minutes(window)
         finish(self._work.slots, slots)
 
+    def _conditions(self, now: float, oldest_raw: float) -> None:
+        conditions = self._work.conditions
+        if conditions is None:
+            return
+        passes = ConditionPasses(self._store, self._recomputer, self._work, conditions)
+        passes.run(now, oldest_raw)
+        for minute, nodes, at in passes.touched_hours:
+            self._touch_hour(minute, nodes, at)
+
     def _slots(self, dirty: Mapping[int, Open]) -> None:
         starts = {minute: item.start for minute, item in dirty.items()}
         for window, _ in runs(dict.fromkeys(dirty)):
@@ -86,6 +97,8 @@ class Passes:
             self._recomputer.energy_again(minute, scope)
             self._recomputer.rack_minutes(Range(minute, minute + MINUTE_S))
             self._touch_hour(minute, scope, self._work.newest)
+            if self._work.conditions is not None:
+                self._work.conditions.touch(minute, scope, self._work.newest)
 
     def _finish_minutes(self, window: Range, nodes: Nodes, minutes: dict[int, Open]) -> None:
         done = [m for m in range(window.start, window.end, MINUTE_S) if m in minutes]

@@ -10,11 +10,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from consumers.attribution import rewrite
+from consumers.attribution.changes import Touched
 from consumers.projector import ledger
+from consumers.projector.conditions import Conditions
 from consumers.projector.lock import OwnershipLostError, StoreLock
 from consumers.projector.passes import Passes
 from consumers.projector.recompute import Limits, Recomputer, narrowed
@@ -89,6 +91,8 @@ class Projector:
         self._store: Store | None = None
         self._lock = StoreLock(settings.owner, settings.lock_ttl_s, settings.lock_settle_s, monotonic)
         self._work: WorkList | None = None
+        self._conditions: Conditions | None = None
+        self._frontier = -1
         self._reader: ledger.LedgerReader | None = None
         self._saved = -1.0
         self._saved_at = 0.0
@@ -101,7 +105,7 @@ class Projector:
         if not self._lock.acquire(store):
             self._work = self._reader = None  # another one works on from the saved position
             return Step(owner=False)
-        work, reader = self._started(store)
+        work, reader, conditions = self._started(store)
         step = Step(owner=True)
         now = float(scalar(store, "SELECT toUnixTimestamp64Micro(now64(6))")) / 1e6
         oldest_raw = now - self._settings.raw_days * 86_400
@@ -114,14 +118,15 @@ class Projector:
                 work.touch(minute, narrowed(request.nodes) if request.nodes else None, now)
                 if not request.nodes:
                     work.touch_usage(minute, now)
+                    conditions.touch_facility(minute, now)
         self._apply_leases(store, work, now, oldest_raw, step)
         recomputer = Recomputer(store, self._settings.limits, lambda: self._lock.check(store))
         try:
-            Passes(store, recomputer, work, self._settings.owner).run(now)
+            Passes(store, recomputer, work, self._settings.owner).run(now, oldest_raw)
         finally:
             step.windows, step.statements = recomputer.done.windows, recomputer.done.statements
         self._answer(store, work, requests)
-        step.open_windows = len(work.slots) + len(work.minutes) + len(work.hours) + len(work.usage)
+        step.open_windows = len(work.slots) + len(work.minutes) + len(work.hours) + len(work.usage) + conditions.count()
         step.overdue = len(work.due_slots(now)) + len(work.due_minutes(now)) + len(work.due_hours(now))
         step.position = self._save(store, work)
         step.seconds = self._monotonic() - started
@@ -193,16 +198,19 @@ class Projector:
             except Exception as error:  # noqa: BLE001 - it is gone either way
                 log.debug("projector: connection not closed: %s", error)
 
-    def _started(self, store: Store) -> tuple[WorkList, ledger.LedgerReader]:
-        if self._work is None or self._reader is None:
+    def _started(self, store: Store) -> tuple[WorkList, ledger.LedgerReader, Conditions]:
+        if self._work is None or self._reader is None or self._conditions is None:
             position, hours = ledger.load(store)
             if position is None:
                 position = ledger.oldest(store)
-            self._work = WorkList(self._settings.pace, self._monotonic, newest=position)
+            frontier = ledger.load_frontier(store)
+            self._frontier = -1 if frontier is None else frontier
+            self._conditions = Conditions(self._settings.pace, self._monotonic, frontier)
+            self._work = WorkList(self._settings.pace, self._monotonic, newest=position, conditions=self._conditions)
             self._reader = ledger.LedgerReader(position, self._settings.ledger_overlap_s)
             for hour in hours:
                 self._work.touch_hour(hour, None, position)
-        return self._work, self._reader
+        return self._work, self._reader, self._conditions
 
     def _apply_leases(self, store: Store, work: WorkList, now: float, oldest_raw: float, step: Step) -> None:
         """Rewrite rows of changed leases at once, and again when the last insert that missed it must have landed."""
@@ -219,6 +227,8 @@ class Projector:
             )
             for minute, nodes in done.minutes.items():
                 work.touch(minute, narrowed(nodes), at)
+            if work.conditions is not None and not last_time:
+                self._conditions_follow(work.conditions, done.changes, at, oldest_raw)
             for table, count in done.rows.items():
                 step.rows_reassigned[table] = step.rows_reassigned.get(table, 0) + count
             self._leases[at] = self._monotonic() + self._settings.late_inserts_s
@@ -227,10 +237,22 @@ class Projector:
         work.leases = [at for at in work.leases if self._leases.get(at) != -1.0]
         self._leases = {at: due for at, due in self._leases.items() if due != -1.0}
 
+    def _conditions_follow(
+        self, conditions: Conditions, changes: Sequence[Touched], at: float, oldest_raw: float
+    ) -> None:
+        """Health counts silent GPUs, too: their minutes follow the lease although no row of theirs changed."""
+        conditions.places_changed = True
+        for change in changes:
+            start = max(change.start // 1_000_000, int(oldest_raw)) // MINUTE_S * MINUTE_S
+            conditions.since(start, narrowed(change.nodes), at, health=True, end=change.end // 1_000_000)
+
     def _answer(self, store: Store, work: WorkList, requests: list[Request]) -> None:
         for request in requests:
             minutes = request.minutes(0.0)
-            if not any(m in work.minutes or m in work.slots or m in work.usage for m in minutes):
+            lists = [work.minutes, work.slots, work.usage]
+            if work.conditions is not None:
+                lists += [work.conditions.full, work.conditions.partial, work.conditions.facility]
+            if not any(m in windows for windows in lists for m in minutes):
                 answered(store, request)
 
     def _save(self, store: Store, work: WorkList) -> float:
@@ -238,6 +260,10 @@ class Projector:
         if position != self._saved and self._monotonic() - self._saved_at > 5:
             ledger.save(store, position, self._settings.owner)
             self._saved, self._saved_at = position, self._monotonic()
+        frontier = work.conditions.frontier if work.conditions is not None else None
+        if frontier is not None and frontier != self._frontier:
+            ledger.save_frontier(store, frontier, self._settings.owner)
+            self._frontier = frontier
         return position
 
     def _waiting(self) -> bool:
@@ -246,8 +272,10 @@ class Projector:
             return True
         now = float(scalar(self._opened(), "SELECT toUnixTimestamp64Micro(now64(6))")) / 1e6
         closed = now - self._settings.pace.grace_s
+        conditions = self._conditions
         return bool(
             any(m + MINUTE_S <= closed for m in (*self._work.minutes, *self._work.slots))
+            or (conditions is not None and conditions.waiting(now))
             or self._work.usage
             or self._work.leases
         )

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from consumers.projector import gpu_windows, usage_windows
+from consumers.projector import gpu_windows, health_windows, usage_windows
 from consumers.projector.store import WRITE_SETTINGS, Store, rows, scalar
 from consumers.projector.windows import (
+    FLEET_1H,
     FLEET_10S,
     GPU_1H,
     GPU_1M,
+    HEALTH_1H,
     HOUR_S,
     MINUTE_S,
     RACK_1M,
@@ -23,6 +25,7 @@ from consumers.projector.windows import (
     Table,
     covering,
     doubled_sql,
+    fleet_1h_sql,
     fleet_10s_sql,
     insert_sql,
     instant64,
@@ -101,26 +104,28 @@ class Recomputer:
     def slots(self, window: Range, nodes: Nodes = None, racks: Sequence[str] | None = None) -> None:
         """rack_10s and fleet_10s of whole 10-second windows. ``nodes`` are all the nodes of ``racks``."""
         for part in self.batches(window, nodes):
-            final = self._doubled(part, nodes)
-            self._write(RACK_10S, part, rack_10s_sql(part, _list(nodes), final=final), one_of("rack", racks))
-            self._write(FLEET_10S, part, fleet_10s_sql(part))
+            final = self.doubled(part, nodes)
+            self.write(RACK_10S, part, rack_10s_sql(part, _list(nodes), final=final), one_of("rack", racks))
+            self.write(FLEET_10S, part, fleet_10s_sql(part))
 
     def rack_minutes(self, window: Range, nodes: Nodes = None, racks: Sequence[str] | None = None) -> None:
         """rack_1m of whole minutes."""
         for part in self.batches(window, nodes):
-            self._write(RACK_1M, part, rack_1m_sql(part, racks, _list(nodes)), one_of("rack", racks))
+            self.write(RACK_1M, part, rack_1m_sql(part, racks, _list(nodes)), one_of("rack", racks))
 
     def hour(self, hour: int, nodes: Nodes) -> None:
-        """gpu_1h of one hour."""
+        """gpu_1h of one hour, for all or some nodes, and the hour of the fleet and its health."""
         window = Range(hour, hour + HOUR_S)
         only = _list(nodes)
-        self._write(GPU_1H, window, gpu_windows.gpu_1h_sql(window, only), one_of("node_id", only))
+        self.write(GPU_1H, window, gpu_windows.gpu_1h_sql(window, only), one_of("node_id", only))
+        self.write(FLEET_1H, window, fleet_1h_sql(window))
+        self.write(HEALTH_1H, window, health_windows.health_1h_sql(window))
 
     def usage(self, window: Range) -> None:
         """usage_1m, usage_1h and usage_1d of the windows that hold the range."""
         for table in (USAGE_1M, USAGE_1H, USAGE_1D):
             whole = covering(table, window)
-            self._write(table, whole, usage_windows.usage_sql(table, whole))
+            self.write(table, whole, usage_windows.usage_sql(table, whole))
 
     def racks_of(self, window: Range, nodes: frozenset[str]) -> list[str]:
         """Racks in which the nodes stood in the window, as gpu_1m has it."""
@@ -150,9 +155,9 @@ class Recomputer:
 
     def _gpu_minutes(self, window: Range, nodes: Nodes) -> None:
         only = _list(nodes)
-        final = self._doubled(window, nodes)
+        final = self.doubled(window, nodes)
         sql = gpu_windows.gpu_1m_sql(window, window.start - MINUTE_S, only, final=final)
-        self._write(GPU_1M, window, sql, one_of("node_id", only))
+        self.write(GPU_1M, window, sql, one_of("node_id", only))
         # Counters without one in the minute before: their base may lie further back.
         alone = {str(row[0]) for row in rows(self._store, gpu_windows.without_base_sql(window, only))}
         deep = window.start - self._limits.energy_lookback_s
@@ -161,16 +166,17 @@ class Recomputer:
             again = narrowed(alone) if len(alone) <= MAX_NODES else nodes
             only = _list(again)
             sql = gpu_windows.gpu_1m_sql(window, deep, only, final=final)
-            self._write(GPU_1M, window, sql, one_of("node_id", only))
+            self.write(GPU_1M, window, sql, one_of("node_id", only))
 
-    def _doubled(self, window: Range, nodes: Nodes) -> bool:
+    def doubled(self, window: Range, nodes: Nodes) -> bool:
         """Whether doubles must be merged while reading. One that comes later brings its own ledger row."""
         return bool(scalar(self._store, doubled_sql(window, _list(nodes))))
 
     def _any(self, table: Table, window: Range, narrowing: str = "") -> bool:
         return bool(rows(self._store, f"SELECT 1 FROM gpufleet.{table.name} WHERE {scope(window, narrowing)} LIMIT 1"))
 
-    def _write(self, table: Table, window: Range, select: str, narrowing: str = "") -> None:
+    def write(self, table: Table, window: Range, select: str, narrowing: str = "") -> None:
+        """Replace the windows of a range (of those that ``narrowing`` holds) with what ``select`` yields."""
         self._before()
         version = int(scalar(self._store, version_sql([table], window)))
         self._run(insert_sql(table, select, version))

@@ -60,7 +60,120 @@ USAGE_1M = Table("usage_1m", MINUTE_S, _USAGE, _USAGE_COLUMNS)
 USAGE_1H = Table("usage_1h", HOUR_S, _USAGE, _USAGE_COLUMNS)
 USAGE_1D = Table("usage_1d", DAY_S, _USAGE, _USAGE_COLUMNS)
 
-TABLES: tuple[Table, ...] = (RACK_10S, FLEET_10S, RACK_1M, GPU_1M, GPU_1H, USAGE_1M, USAGE_1H, USAGE_1D)
+FLEET_1H = Table("fleet_1h", HOUR_S, _FLEET, (*_FLEET, "nodes", "gpus", *NAMES, "energy_j"))
+
+HEALTH_COUNTS = (
+    "gpus",
+    "gpus_in_service",
+    "gpus_reporting",
+    "gpus_healthy",
+    "gpus_unhealthy",
+    "gpus_unknown",
+    "gpus_opted_out",
+    "gpus_not_in_service",
+)
+HEALTH_SUMS = (
+    "healthy_s",
+    "unhealthy_s",
+    "unknown_s",
+    "opted_out_s",
+    "not_in_service_s",
+    "slowdown_s",
+    "fault_s",
+    "reported_s",
+    "expected_s",
+    "used_s",
+    "energy_j",
+)
+_HELD = ("gpu_model", "tenant", "lease_id")
+_SUPPLY = ("feed", "pdu", "cdu")
+_HEALTH = (*HEALTH_COUNTS, *HEALTH_SUMS)
+HEALTH_1M = Table(
+    "health_1m",
+    MINUTE_S,
+    ("site", "ts", "rack", *_HELD),
+    ("site", "ts", "rack", *_HELD, *_SUPPLY, *_HEALTH),
+)
+HEALTH_1H = Table("health_1h", HOUR_S, ("site", "ts", *_HELD), ("site", "ts", *_HELD, *_HEALTH))
+_SICK = ("site", "ts", "node_id", "gpu_index", "reason")
+SICK_1M = Table(
+    "sick_1m",
+    MINUTE_S,
+    _SICK,
+    (
+        *_SICK,
+        "tenant",
+        "rack",
+        *_SUPPLY,
+        "nvlink_domain",
+        "gpu_model",
+        "gpu_uuid",
+        "job_id",
+        "action",
+        "scope",
+        "origin_node",
+        "since",
+        "in_service",
+        "detail",
+    ),
+)
+JOB_1M = Table(
+    "job_1m",
+    MINUTE_S,
+    ("site", "ts", "job_id"),
+    (
+        "site",
+        "ts",
+        "job_id",
+        "tenant",
+        "job_kind",
+        "name",
+        "gpus",
+        "gpus_reporting",
+        "nodes",
+        "gr_engine_active",
+        "tensor_active",
+        "power_w",
+        "power_w_sum",
+        "nvlink_tx_bytes",
+        "nic_tx_bytes",
+        "clock_sm_mhz_median",
+        "slowest_node",
+        "slowest_gpu",
+        "slowest_ratio",
+        "quiet",
+        "hung",
+        "slow_nodes",
+        "slow_gpus",
+        "slow_ratios",
+        "straggler",
+    ),
+)
+FACILITY_1M = Table(
+    "facility_1m",
+    MINUTE_S,
+    ("site", "ts", "asset_id"),
+    (
+        "site",
+        "ts",
+        "asset_id",
+        "asset_kind",
+        "parent_id",
+        "rack",
+        "state",
+        "readings",
+        "power_w_avg",
+        "power_w_max",
+        "power_cap_w",
+        "supply_temp_c_max",
+        "return_temp_c_max",
+        "flow_lpm_min",
+        "flow_lpm_avg",
+        "pressure_kpa_min",
+        "leak",
+        "energy_j",
+    ),
+)
 
 
 def instant(seconds: int) -> str:
@@ -272,4 +385,31 @@ FROM
     GROUP BY site, minute, rack, gpu_model, tenant
 )
 GROUP BY site, minute, rack, gpu_model, tenant
+HAVING samples > 0 OR nodes > 0"""
+
+
+# --- grain: site, model, tenant and hour; from fleet_10s, energy from rack_1m ----------------------------------------
+
+
+def fleet_1h_sql(window: Range) -> str:
+    """fleet_1h from fleet_10s and rack_1m."""
+    return f"""SELECT
+    site, hour AS ts, gpu_model, tenant, max(nodes) AS nodes, max(gpus) AS gpus,
+    {rolled_up("    ")},
+    sum(energy_j) AS energy_j
+FROM
+(
+    SELECT * EXCEPT (ts, version, is_deleted), toStartOfHour(ts) AS hour, 0 AS energy_j
+    FROM gpufleet.fleet_10s FINAL
+    WHERE {scope(window)}
+    UNION ALL
+    SELECT
+        site, gpu_model, tenant, 0 AS nodes, 0 AS gpus,
+        {neutral("        ")},
+        toStartOfHour(ts) AS hour, sum(energy_j) AS energy_j
+    FROM gpufleet.rack_1m FINAL
+    WHERE {scope(window)}
+    GROUP BY site, hour, gpu_model, tenant
+)
+GROUP BY site, hour, gpu_model, tenant
 HAVING samples > 0 OR nodes > 0"""

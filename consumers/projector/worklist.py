@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from consumers.projector.recompute import Nodes, narrowed
 from consumers.projector.windows import HOUR_S, MINUTE_S, SLOT_S
+
+if TYPE_CHECKING:
+    from consumers.projector.conditions import Conditions
 
 LATE_AFTER_S = 120
 """Of a ledger row, every producer with an event older than append_ts_max by more than this is in late_producers."""
@@ -54,7 +58,8 @@ class Open:
             self.nodes = narrowed(self.nodes | other.nodes)
 
 
-def _add(work: dict[int, Open], window: int, item: Open) -> None:
+def add(work: dict[int, Open], window: int, item: Open) -> None:
+    """Put a window on a list, or merge it with what is there."""
     if window in work:
         work[window].merge(item)
     else:
@@ -93,12 +98,16 @@ class WorkList:
     """Ledger times of lease changes."""
     newest: float = 0.0
     """Ledger time up to which everything was read."""
+    conditions: Conditions | None = None
+    """Open work of health, jobs, sick GPUs and facility, which follows from the same entries."""
 
     def add(self, entry: Entry, oldest_raw: float) -> None:
         """Note what an entry touched; minutes before ``oldest_raw`` have lost their events and stay as they are."""
         self.newest = max(self.newest, entry.at)
         if entry.topic == "leases":
             self.leases.append(entry.at)
+        if self.conditions is not None:
+            self.conditions.add(entry, oldest_raw)
         for minute in entry.minutes:
             if entry.topic == "tenant-usage":
                 self.touch_usage(minute, entry.at)
@@ -113,21 +122,23 @@ class WorkList:
         """Windows of node-telemetry in a minute are to be recomputed, for these nodes, from ``start`` on."""
         now = self.monotonic()
         begin = minute if start is None else start
-        _add(self.slots, minute, Open(at, now, now, nodes, begin))
-        _add(self.minutes, minute, Open(at, now, now, nodes, minute))
+        add(self.slots, minute, Open(at, now, now, nodes, begin))
+        add(self.minutes, minute, Open(at, now, now, nodes, minute))
+        if self.conditions is not None:
+            self.conditions.touch(minute, nodes, at)
 
     def touch_hour(self, minute: int, nodes: Nodes, at: float) -> bool:
         """gpu_1h of the minute's hour is to be recomputed. True when the hour was not open before."""
         hour = minute // HOUR_S * HOUR_S
         fresh = hour not in self.hours
         now = self.monotonic()
-        _add(self.hours, hour, Open(at, now, now, nodes, hour))
+        add(self.hours, hour, Open(at, now, now, nodes, hour))
         return fresh
 
     def touch_usage(self, minute: int, at: float) -> None:
         """Usage windows that hold a minute are to be recomputed."""
         now = self.monotonic()
-        _add(self.usage, minute, Open(at, now, now, None, minute))
+        add(self.usage, minute, Open(at, now, now, None, minute))
 
     def _settled(self, item: Open) -> bool:
         now = self.monotonic()
@@ -146,7 +157,10 @@ class WorkList:
         """Closed hours whose minutes are all done."""
         closed = now - self.pace.grace_s
         waiting = {m // HOUR_S * HOUR_S for m in self.minutes}
-        return {h: o for h, o in self.hours.items() if h + HOUR_S <= closed and h not in waiting}
+        return {h: o for h, o in self.hours.items() if h + HOUR_S <= closed and h not in waiting and not self._held(h)}
+
+    def _held(self, hour: int) -> bool:
+        return self.conditions is not None and self.conditions.holds(hour, HOUR_S)
 
     def due_usage(self) -> dict[int, Open]:
         """Minutes of usage that are due."""
@@ -155,7 +169,8 @@ class WorkList:
     def position(self) -> float:
         """Ledger time up to which, inclusive, all work is done; hours are remembered apart."""
         open_work = (o.at for work in (self.slots, self.minutes, self.usage) for o in work.values())
-        return min([self.newest, *(at - 1e-6 for at in (*open_work, *self.leases))])
+        conditions: Iterable[float] = self.conditions.open_at() if self.conditions is not None else ()
+        return min([self.newest, *(at - 1e-6 for at in (*open_work, *conditions, *self.leases))])
 
 
 def finish(work: dict[int, Open], done: Iterable[int]) -> None:

@@ -69,6 +69,20 @@ class Database:
         for name in ("lease_by_node", "node_at", "usage_grant_at"):
             self.client.command(f"SYSTEM RELOAD DICTIONARY gpufleet.{name}")
 
+    def project(self, start: int, minutes: int = 1) -> None:
+        """What the projector makes of these minutes and of node_place; ``start`` in microseconds since 1970."""
+        from consumers.projector import health_windows, places, sick_windows, spells
+        from consumers.projector.recompute import Recomputer
+        from consumers.projector.windows import HEALTH_1M, SICK_1M, Range
+
+        places.refresh(self.client)
+        window = Range(start // 1_000_000, start // 1_000_000 + 60 * minutes)
+        held, recomputer = spells.load(self.client, window), Recomputer(self.client)
+        recomputer.write(
+            SICK_1M, window, sick_windows.sick_1m_sql(window, held, sick_windows.look(self.client, window))
+        )
+        recomputer.write(HEALTH_1M, window, health_windows.health_1m_sql(window, held))
+
     def gpu_minute(self, site: str, ts: int, node: str, gpu: int = 0, **measures: float) -> None:
         """A row of gpu_1m as the projector writes it; the rest is zero."""
         values = {"seconds": 60.0, "active_s": 0.0, "throttle_slowdown_s": 0.0, **measures}

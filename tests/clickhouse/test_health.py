@@ -236,6 +236,8 @@ def test_delivered_is_leased_and_healthy_and_used_is_delivered_and_busy(db: Data
     db.gpu_minute(site, hour + 11 * MINUTE, "a", 1, active_s=60)
     # GPU 0: 3 minutes healthy, 30 s busy each. GPU 1: 50 s healthy and 10 s unknown, then a minute under a fault in
     # which being busy is not use, then a minute of silence.
+    db.reload()
+    db.project(hour + 9 * MINUTE, 5)
     (row,) = db.dicts(f"SELECT * FROM gpufleet.lease_delivery WHERE site = '{site}' AND hour >= {hour // SECOND}")
     assert row["tenant"] == "t"
     assert row["lease_id"] == "l1"

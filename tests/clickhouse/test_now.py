@@ -32,6 +32,7 @@ def test_gpu_now_shows_the_newest_tick_and_the_silent_ones(db: Database) -> None
         {**live(site, "a", t), "power_w": [100.0, 200.0], "temp_gpu_c": [40, 41]},
         {**live(site, "a", t + SECOND), "power_w": [110.0, float("nan")], "temp_gpu_c": [42, -1]},
     )
+    db.project(minutes_ago(2))
     rows = db.rows(
         "SELECT node_id, gpu_index, gpu_uuid, feed, reporting, power_w, temp_gpu_c FROM gpufleet.gpu_now"
         f" WHERE site = '{site}' ORDER BY 1, 2"
@@ -44,10 +45,8 @@ def test_gpu_now_shows_the_newest_tick_and_the_silent_ones(db: Database) -> None
 
 
 def test_sick_gpus_names_each_reason_with_its_action(db: Database) -> None:
-    site = "sick"
-    t = now() - 30 * SECOND
+    site, minute = "sick", minutes_ago(2)
     db.insert("inventory", *(inventory(site, node, minutes_ago(9), gpus=2) for node in "abcd"))
-    db.insert("node-telemetry", *(live(site, node, t) for node in "abd"))
     db.insert(
         "node-events",
         {"site": site, "node_id": "a", "ts": minutes_ago(5), "event": "xid", "code": 62, "gpu_index": 1},
@@ -59,14 +58,17 @@ def test_sick_gpus_names_each_reason_with_its_action(db: Database) -> None:
         {
             "site": site,
             "node_id": "b",
-            "ts": t,
+            "ts": minute - MINUTE,
             "gpu_index": [0, 1],
             "row_remap_failure": [0, 1],
             "pcie_link_width": [8, 16],
             "pcie_link_width_max": [16, 16],
         },
     )
-    db.gpu_minute(site, minutes_ago(2), "b", 1, throttle_slowdown_s=12)
+    for node in "abd":
+        for gpu in (0, 1):
+            db.gpu_minute(site, minute, node, gpu, throttle_slowdown_s=12 if (node, gpu) == ("b", 1) else 0)
+    db.project(minute)
     rows = db.rows(
         "SELECT node_id, gpu_index, reason, action, in_service FROM gpufleet.sick_gpus WHERE site ="
         f" '{site}' ORDER BY 1, 2, 3"
@@ -91,6 +93,11 @@ def test_fleet_now_counts_what_is_there_reporting_leased_and_faulty(db: Database
         {"site": site, "node_id": "b", "ts": minutes_ago(5), "event": "xid", "code": 95, "gpu_index": 1},
         {"site": site, "node_id": "b", "ts": minutes_ago(5), "event": "lifecycle", "value": "rma", "gpu_index": 2},
     )
+    db.reload()
+    for node in "ab":
+        for gpu in range(4):
+            db.gpu_minute(site, minutes_ago(2), node, gpu)
+    db.project(minutes_ago(2))
     ts = (int(time.time()) - 30) // 10 * 10
     for tenant, seconds in (("t", 40), ("", 16)):
         db.client.command(
@@ -141,6 +148,7 @@ def test_headroom_is_the_limit_less_what_its_window_holds(db: Database) -> None:
             "INSERT INTO gpufleet.usage_1m (site, tenant, ts, model, requests, output_tokens, version)"
             f" VALUES ('{site}', 't', {minutes_ago(minutes) // SECOND}, '{model}', {requests}, {tokens}, 1)"
         )
+    db.project(minutes_ago(2))
     rows = db.rows(
         "SELECT limit_name, model, limit_value, used, free FROM gpufleet.tenant_headroom WHERE site"
         f" = '{site}' ORDER BY 1, 2"

@@ -17,6 +17,7 @@ from tests.clickhouse.support import MINUTE, Database, inventory, lease, minutes
 
 pytestmark = pytest.mark.store
 T = minutes_ago(10)
+HANDED_OVER = T + 5 * MINUTE
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,16 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database
             if tenant:
                 operator.insert("tenant-usage", {"site": "s", "ts": T, "tenant": tenant, "requests": 5})
                 operator.insert("tenant-limits", {"site": "s", "ts": T, "valid_from": T, "tenant": tenant})
+        operator.insert(
+            "leases",
+            lease("s", "first", ["moved-1"], T - MINUTE, HANDED_OVER, tenant="theirs"),
+            lease("s", "second", ["moved-1"], HANDED_OVER, tenant="mine"),
+            lease("s", "third", ["given-1"], T - MINUTE, HANDED_OVER, tenant="mine"),
+            lease("s", "fourth", ["given-1"], HANDED_OVER, tenant="theirs"),
+        )
+        operator.reload()
+        operator.insert("inventory", *(inventory("s", node, T, gpus=2) for node in ("moved-1", "given-1")))
+        operator.project(T, 9)
         mine = Database(connect(ClickHouse(process.host, process.port, "mine", "secret-of-mine")))
         yield operator, mine
         mine.client.close()
@@ -61,6 +72,8 @@ def test_a_tenant_sees_its_own_rows_or_none(tenants: tuple[Database, Database], 
         raise AssertionError(f"{name} must be readable") from error
     assert "theirs" not in text
     assert "nobody" not in text
+    if name in ("gpu_inventory", "gpu_now", "node_place", "sick_gpus"):
+        assert "given" not in text, "a node that the tenant no longer leases"
     if name in CLOSED_VIEWS or TABLES.get(name, "open") is None:
         assert text == "[]"
 
@@ -84,3 +97,32 @@ def test_and_its_own_rows_are_all_there(tenants: tuple[Database, Database], name
     key = "tenant" if name in ("tenant_usage", "tenant_headroom") else "splitByChar('-', node_id)[1]"
     asked = f"SELECT count() FROM gpufleet.{name} WHERE {key} = 'mine'{where}"
     assert mine.value(asked) == operator.value(asked) > 0
+
+
+def test_after_a_hand_over_the_new_tenant_sees_the_node_and_the_old_one_does_not(
+    tenants: tuple[Database, Database],
+) -> None:
+    """Inventory rows keep the tenant of their own time: moved-1 was told of while `theirs` leased it."""
+    operator, mine = tenants
+    for view in ("gpu_inventory", "gpu_now"):
+        asked = (
+            f"SELECT node_id, gpu_index, gpu_model, tenant FROM gpufleet.{view} WHERE node_id IN ('moved-1', 'given-1')"
+        )
+        moved = [("moved-1", gpu, "H100", "mine") for gpu in (0, 1)]
+        assert mine.rows(f"{asked} ORDER BY ALL") == moved
+        given = [("given-1", gpu, "H100", "theirs") for gpu in (0, 1)]
+        assert operator.rows(f"{asked} ORDER BY ALL") == given + moved
+    silent = (
+        "SELECT DISTINCT node_id, reason, tenant FROM gpufleet.sick_1m FINAL WHERE ts = toDateTime({}) ORDER BY ALL"
+    )
+    before, after = (silent.format(at // 1_000_000) for at in (HANDED_OVER - MINUTE, HANDED_OVER))
+    assert ("given-1", "silent", "mine") in mine.rows(before)
+    assert not [row for row in mine.rows(before) if row[0] == "moved-1"]
+    assert ("moved-1", "silent", "mine") in mine.rows(after)
+    assert not [row for row in mine.rows(after) if row[0] == "given-1"]
+    assert {"moved-1"} <= {row[0] for row in mine.rows("SELECT node_id FROM gpufleet.sick_gpus")}
+    hours = mine.rows("SELECT lease_id, sum(leased_s) FROM gpufleet.lease_delivery GROUP BY lease_id ORDER BY 1")
+    leased = dict(hours)
+    assert leased["second"] == 2 * 60 * 4
+    assert "first" not in leased
+    assert leased["third"] == 2 * 60 * 5
