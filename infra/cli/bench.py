@@ -104,6 +104,36 @@ def agent(seconds: int, gpus: int, ticks: int, folder: Path | None, as_json: boo
     print_json(report) if as_json else _print(report)
 
 
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet bench spool
+  gpufleet bench spool --hours 2 --json"""
+)
+@click.option(
+    "--hours", type=click.FloatRange(min=0, min_open=True), default=24.0, show_default=True, help="Of outage."
+)
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the data here. [default: a temporary folder]")
+@json_option
+def spool(hours: float, folder: Path | None, as_json: bool) -> None:
+    """An outage for one agent's spool: eight GPUs at 1 Hz, as fast as the spool takes them.
+
+    Reports the size on disk, CPU and waiting time per event (by fsync policy), how much faster than real time the
+    backlog is sent to the embedded broker, and memory along the way.
+    """
+    from infra.bench import spool as bench
+    from infra.embedded.broker import EmbeddedBroker
+    from infra.kafka.client import admin
+    from infra.kafka.topics import Topics, wanted
+
+    with _place(folder) as data, EmbeddedBroker(data / "broker") as broker:
+        settings = load(config=None, data=None).with_flags({"kafka.bootstrap": broker.bootstrap})
+        topics = Topics(admin(settings.kafka), settings.kafka)
+        topics.apply(topics.plan(wanted(settings.kafka, settings.retention)))
+        report = bench.spool(data / "spool", hours, broker.bootstrap, lambda text: click.echo(text, err=True))
+    print_json(report) if as_json else _print(report)
+
+
 def _divides_a_minute(ticks: int) -> None:
     if 60 % ticks:
         raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")
