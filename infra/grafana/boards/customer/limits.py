@@ -18,7 +18,7 @@ _SHORT_S: Final = 18000
 """Windows up to 5 hours are counted in minutes, longer ones in hours with minutes at both ends. [s]"""
 _RATE_S: Final = 600
 """The rate "now" is that of the last ten minutes. [s]"""
-_DIMENSIONS: Final = "ts, product, model, tier, requests, input_tokens, output_tokens"
+_DIMENSIONS: Final = "site, ts, product, model, tier, requests, input_tokens, output_tokens"
 _LONG_FROM: Final = f"(edge - {_WEEK_S})"
 
 IN_FORCE: Final = f"""(
@@ -54,18 +54,19 @@ _AMOUNT: Final = (
 
 HEADROOM: Final = f"""(
     WITH {MINUTE} AS edge
-    SELECT l.limit_name AS limit_name, l.window_s AS window_s, l.product AS product, l.model AS model, l.tier AS tier,
+    SELECT l.site AS site, l.limit_name AS limit_name, l.window_s AS window_s,
+        l.product AS product, l.model AS model, l.tier AS tier,
         any(l.limit_value) AS limit_, any(l.since) AS since,
         toFloat64(sumIf({_AMOUNT}, if(l.window_s > {_SHORT_S}, u.long, u.short) AND u.ts >= edge - l.window_s)) AS used,
         sumIf({_AMOUNT}, u.short AND u.ts >= edge - {_RATE_S}) / {_RATE_S} AS per_s
     FROM {IN_FORCE} AS l
     CROSS JOIN {_USAGE} AS u
     WHERE l.limit_name IN ('requests', 'messages', 'input_tokens', 'output_tokens')
-        AND (l.product = '' OR l.product = u.product) AND (l.model = '' OR l.model = u.model)
+        AND u.site = l.site AND (l.product = '' OR l.product = u.product) AND (l.model = '' OR l.model = u.model)
         AND (l.tier = '' OR l.tier = u.tier)
-    GROUP BY limit_name, window_s, product, model, tier
+    GROUP BY site, limit_name, window_s, product, model, tier
 )"""
-"""limit_name, window_s, product, model, tier, limit_, since, used, per_s: limits of usage, what is taken of each."""
+"""site, limit_name, window_s, product, model, tier, limit_, since, used, per_s: of limits of usage."""
 
 TIME_TO_CAP: Final = """multiIf(
         used >= limit_, 0,

@@ -160,7 +160,7 @@ LEFT JOIN
     WHERE {newest_sick(SCOPE)}
     GROUP BY site, node_id
 ) AS s ON s.site = p.site AND s.node_id = p.node_id
-WHERE {only("site", "p.site")} AND p.rack = {chosen("rack")}
+WHERE {only("site", "p.site")} AND p.rack = {chosen("rack")} AND notEmpty(p.gpu_index)
 ORDER BY slot, node_id LIMIT 200"""
     return table(
         Rack.NODES,
