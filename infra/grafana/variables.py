@@ -74,7 +74,12 @@ TENANT: Final = choice("tenant", "Customer", "tenant", "health_1h", _WEEK)
 RACK_FILTER: Final = choice("rack", "Rack", "rack", "node_place FINAL", only("site"))
 RACK: Final = choice("rack", "Rack", "rack", "node_place FINAL", only("site"), everything=False)
 NODE: Final = choice(
-    "node", "Node", "node_id", "node_place FINAL", f"{only('site')} AND {only('rack')}", everything=False
+    "node",
+    "Node",
+    "node_id",
+    "node_place FINAL",
+    f"notEmpty(gpu_index) AND {only('site')} AND {only('rack')}",
+    everything=False,
 )
 GPU: Final = choice(
     "gpu", "GPU", "arrayJoin(gpu_index)", "node_place FINAL", f"node_id = {chosen('node')}", everything=False
