@@ -41,12 +41,14 @@ class EventEncoder:
         self._producer_id = producer_id
         self._schema_ids = dict(schema_ids or {})
 
-    def encode(self, topic: str, ts: int, fields: Mapping[str, Any]) -> Message:
+    def encode(self, topic: str, ts: int, fields: Mapping[str, Any], *, give: bool = True) -> Message:
         """A message for ``topic`` at event time ``ts`` (microseconds since 1970, UTC).
 
         ``fields`` holds the event without its header. ValueError says what does not fit the schema (a missing or
         unknown field, a wrong type, a number out of range); no sequence number is used up by an event that cannot be
         encoded. KeyError for a topic that is not in the catalogue, or not in the journal.
+
+        Without ``give`` the number is not given out yet: the caller does so (``give``) before it encodes another.
         """
         schema = catalogue.latest(topic)
         row = self._journal.row(self._producer_id, topic)
@@ -71,8 +73,14 @@ class EventEncoder:
         for name in _int_fields(topic):
             _check_range(topic, name, record.get(name))
         key = str(record[schema.kind.key]).encode()
-        self._journal.give(row, who.seq)
-        return Message(topic, key, value.getvalue(), header, row)
+        message = Message(topic, key, value.getvalue(), header, row)
+        if give:
+            self.give(message)
+        return message
+
+    def give(self, message: Message) -> None:
+        """Record that the message's number is given out."""
+        self._journal.give(message.row, identity.unpack(message.header).seq)
 
 
 @cache

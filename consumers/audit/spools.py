@@ -1,8 +1,8 @@
 """What producers' spools said of numbers that are not stored: thinned, given up, or still to come.
 
 A node's spool tells by node events: ``events_thinned`` and ``events_dropped`` name sequence numbers in the attribute
-``gone`` (1-11,13-23); ``spool_backlog`` names a range that is being sent late and holds until ``spool_drained``. A
-producer speaks for itself alone.
+``gone`` (1-11,13-23); ``spool_backlog`` names a range that is being sent late and holds until ``spool_drained``, or
+until the agent starts anew, which tells again what waits then. A producer speaks for itself alone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ LEFT JOIN
 (
     SELECT producer_id, max((run_id, seq)) AS drained
     FROM gpufleet.node_events FINAL
-    WHERE event = 'spool_drained' AND {these}
+    WHERE event IN ('spool_drained', 'agent_start') AND {these}
     GROUP BY producer_id
 ) AS over USING (producer_id)
 WHERE event IN ('events_thinned', 'events_dropped', 'spool_backlog') AND value = {quoted(topic)} AND {these}

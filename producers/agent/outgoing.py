@@ -15,6 +15,7 @@ from typing import Any
 from producers.agent.facts import Fact
 from producers.encode import EventEncoder, Message
 from producers.publisher import Outbox
+from producers.spool.outbox import SpoolOutbox
 
 FACTS = ("node-events", "inventory")
 SAMPLES = ("node-counters", "node-telemetry")
@@ -39,6 +40,7 @@ class Outgoing:
     ) -> None:
         self._encoder = encoder
         self._outbox = outbox
+        self._disk_first = isinstance(outbox, SpoolOutbox)
         self._common = dict(common)
         self._bounds = dict.fromkeys(FACTS, facts_bound) | dict.fromkeys(SAMPLES, samples_bound)
         self._waiting: dict[str, deque[tuple[int, Message]]] = {topic: deque() for topic in WORTH}
@@ -54,10 +56,14 @@ class Outgoing:
 
     def send(self, topic: str, ts: int, fields: Mapping[str, Any]) -> None:
         """Encode an event and hand it on, or keep it until the outbox takes it."""
-        message = self._encoder.encode(topic, ts, {**self._common, **fields})
+        message = self._encoder.encode(topic, ts, {**self._common, **fields}, give=not self._disk_first)
         queue = self._waiting[topic]
         queue.append((ts, message))
         self.retry()
+        if self._disk_first:
+            # Killed before the spool wrote it, the event never counted as sampled, and neither does its number.
+            # Killed right after, the spool has it, and the next start raises the journal.
+            self._encoder.give(message)
         if len(queue) > self._bounds[topic]:
             self._give_up(topic)
 

@@ -96,7 +96,8 @@ class AgentProcess:
                         spooled, dropped = outbox.spooled, dropped + outbox.health().given_up
                     given.close()
                 sent, dropped = sent + agent.outgoing.sent, dropped + agent.outgoing.dropped
-                journal.prune(folder, given.run_id)
+                if not spooled:  # a run that still waits on disk keeps its journal
+                    journal.prune(folder, given.run_id)
                 if not again:
                     return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting, spooled)
 

@@ -19,8 +19,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from producers import journal as journals
 from producers.encode import Message
@@ -47,6 +48,7 @@ SETTLES_S = 30.0
 READS = 3
 """Times a file is read before what cannot be read counts as lost."""
 MakeOutbox = Callable[[Acknowledgements], KafkaOutbox]
+Result = TypeVar("Result")
 logger = logging.getLogger("gpufleet.spool")
 
 
@@ -182,7 +184,7 @@ class SpoolOutbox:
             self._wake.set()
             self._thread.join()
             self._outbox.close(0.0 if self.spooled else timeout_s)
-            self._tidy(closing=True)
+            self._safely(partial(self._tidy, closing=True))
         return self.waiting
 
     @property
@@ -387,14 +389,20 @@ class SpoolOutbox:
         while not self._stop.is_set():
             self._wake.wait(pause)
             self._wake.clear()
-            try:
-                self._tidy()
-                pause = self._drain()
-            except (OSError, JournalError) as error:
-                with self._lock:
-                    self._refused(error)
-                pause = IDLE_S
+            self._safely(self._tidy)
+            pause = self._safely(self._drain) or IDLE_S
             self.rounds += 1
+
+    def _safely(self, work: Callable[[], Result]) -> Result | None:
+        """Do a part of the round; what goes wrong in one part stops neither the other nor the thread."""
+        try:
+            return work()
+        except (OSError, JournalError) as error:
+            with self._lock:
+                self._refused(error)
+        except Exception:  # a thread that died would leave the backlog on disk without a word
+            logger.exception("the spool goes on after an error of its own")
+        return None
 
     def _tidy(self, closing: bool = False) -> None:
         """Sync, write acknowledgements down, compress, keep the bounds."""

@@ -141,7 +141,10 @@ def _decode(record: Record, who: Identity, interval_ms: int, schema_of_value: Sc
         return None
     datum = io.BytesIO(value)
     datum.seek(framing.PREFIX_BYTES)
-    fields: Any = fastavro.schemaless_reader(datum, schema.parsed, None)
+    try:
+        fields: Any = fastavro.schemaless_reader(datum, schema.parsed, None)
+    except (ValueError, EOFError, IndexError, TypeError, KeyError):
+        return None  # not what its schema says: for the consumer to judge
     tick_ms, ticks = fields["interval_ms"], fields["ticks"]
     if tick_ms < 1 or tick_ms >= interval_ms or interval_ms % tick_ms or ticks < 1:
         return None

@@ -46,7 +46,7 @@ class Told:
     def says(self, event: str, by: str = "", **attributes: Any) -> Told:
         node = by or self._node
         told = {"run": str(RUN), **{name: str(value) for name, value in attributes.items()}}
-        fields = {"node_id": node, "event": event, "value": TOPIC, "attributes": told}
+        fields: dict[str, Any] = {"node_id": node, "event": event, "value": TOPIC, "attributes": told}
         self._events.insert("node-events", [self._events.event("node-events", T0 + 300, node, **fields)], ledger=False)
         return self
 
@@ -87,6 +87,8 @@ def test_a_backlog_under_way_is_late_until_the_spool_says_it_is_over(client: Cli
     assert found(report) == [(Kind.GAP, 5, 7, 3)]
     told.says("spool_backlog", first_seq=5, last_seq=7)
     assert found(told.audited()) == [(Kind.LATE, 5, 7, 3)]
+    told.says("agent_start")
+    assert found(told.audited()) == [(Kind.GAP, 5, 7, 3)], "an agent that started anew tells again what waits"
 
 
 def test_what_was_given_up_is_lost_and_says_why(client: Client, node: str) -> None:
