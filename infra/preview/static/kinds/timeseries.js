@@ -1,7 +1,7 @@
 // Lines, areas, stacks and bars over time; a legend that isolates, a tooltip with every series, marks of what happened.
 
 import { moments, numbers } from "../axes.js";
-import { css, named, ofSeries, transparent } from "../colors.js";
+import { named, ofSeries, transparent } from "../colors.js";
 import { h, hideTip, put, showTip } from "../dom.js";
 import { display, reduce } from "../frames.js";
 import { addresses, follow } from "../linking.js";
@@ -68,7 +68,6 @@ async function draw(chart) {
     annotations: chart.marks.map((mark) => flag(mark, at)),
     xaxis: {
       type: "date", range: [at(from), at(to)], tickvals: times.values.map(at), ticktext: times.texts, fixedrange: false,
-      showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: css("--faint"), spikesnap: "hovered data",
     },
     yaxis: logarithmic ? { type: "log" } : { range: [low, high], tickvals: ticks.values, ticktext: ticks.texts },
   });
@@ -81,8 +80,18 @@ function listen(chart, shown) {
   canvas.removeAllListeners?.("plotly_hover");
   canvas.removeAllListeners?.("plotly_relayout");
   canvas.removeAllListeners?.("plotly_click");
-  canvas.on("plotly_hover", (event) => tooltip(chart, shown, host.moment(event.points[0].x), event.event));
-  canvas.on("plotly_unhover", hideTip);
+  const hair = h("i.hair", { hidden: true });
+  canvas.querySelector(".hair")?.remove();
+  canvas.append(hair);
+  canvas.on("plotly_hover", ({ points: [point], event }) => {
+    hair.hidden = false;
+    hair.style.left = `${Math.round(point.xaxis._offset + point.xaxis.d2p(point.x))}px`;
+    tooltip(chart, shown, host.moment(point.x), event);
+  });
+  canvas.on("plotly_unhover", () => {
+    hair.hidden = true;
+    hideTip();
+  });
   canvas.on("plotly_relayout", (change) => {
     const ends = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
     if (ends.some((end) => end === undefined)) return;
