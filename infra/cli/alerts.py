@@ -21,7 +21,8 @@ Examples:
   gpufleet alerts list --severity page
   gpufleet alerts explain feed_trip
   gpufleet alerts eval
-  gpufleet alerts eval straggler hung_job --at 2026-11-21T03:10:00Z --json"""
+  gpufleet alerts eval straggler hung_job --at 2026-11-21T03:10:00Z --json
+  gpufleet alerts rehearse --hours 2 --nodes 24"""
 )
 def command() -> None:
     """List and explain the alert rules, and see which would fire."""
@@ -126,6 +127,61 @@ def eval_(
     quiet = Severity.HEARTBEAT.value
     if any(each["state"] != State.PENDING.value and each["severity"] != quiet for each in found):
         ctx.exit(1)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet alerts rehearse --hours 2 --nodes 24
+  gpufleet alerts rehearse --hours 24 --nodes 64 --json > day.json
+Exit code 1 when a cause was not told, was told twice, or something was told without a cause.""",
+)
+@click.option("--hours", default=24.0, show_default=True, help="Length of the simulated day.")
+@click.option("--nodes", default=64, show_default=True, help="Nodes of the scaled Colossus 1.")
+@click.option("--rate-scale", default=30.0, show_default=True, help="Random faults, over the published rates.")
+@click.option("--seed", default=1, show_default=True, help="Another day.")
+@click.option("--every-minute", is_flag=True, help="Evaluate every rule every minute, as Grafana does.")
+@json_option
+def rehearse(hours: float, nodes: int, rate_scale: float, seed: int, every_minute: bool, as_json: bool) -> None:
+    """Run every operator's rule through a simulated day in a store of its own, and judge what was told."""
+    import tempfile
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from infra.clickhouse.client import ClickHouse, connect
+    from infra.clickhouse.migrate import migrate
+    from infra.embedded.store.process import StoreProcess
+    from infra.errors import GpufleetError
+    from infra.grafana.alerts.evaluate import asking
+    from infra.grafana.alerts.rehearsal.day import Plan, project, tell
+    from infra.grafana.alerts.rehearsal.rehearse import rehearse as run
+    from infra.grafana.alerts.rehearsal.rehearse import table
+
+    if hours < 1 or nodes < 8:
+        raise UsageError("expected at least one hour (--hours) and eight nodes (--nodes)")
+    with tempfile.TemporaryDirectory() as folder, StoreProcess(Path(folder)) as store:
+        where = ClickHouse(store.host, store.port, store.username, store.password)
+        client = connect(where)
+        migrate(client)
+        day = tell(client, Plan(hours, nodes, rate_scale, seed), datetime.now(UTC))
+        click.echo(f"{day.events} events stored, projecting", err=True)
+        if not project(lambda: connect(where), 3600):
+            raise GpufleetError("the projector did not come to rest within an hour")
+        click.echo("evaluating", err=True)
+        verdict = run(day, asking(client), every_minute=every_minute)
+        client.close()
+    if as_json:
+        told = [
+            {"rule": n.rule.name, "severity": n.rule.severity.value, "at": n.at, "labels": dict(n.alert.labels),
+             "text": n.text, "false": n in verdict.false}
+            for n in verdict.told
+        ]  # fmt: skip
+        print_json({"told": told, "unheard": len(verdict.unheard), "repeated": len(verdict.repeated),
+                    "pages_at_full_size": verdict.pages_at_full_size})  # fmt: skip
+    else:
+        click.echo(table(verdict))
+    if verdict.unheard or verdict.repeated or verdict.false:
+        raise click.exceptions.Exit(1)
 
 
 def _facts(rule: Rule) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from producers.simulator.incidents import INCIDENTS
 from producers.simulator.reading import nearest
-from producers.simulator.story import fail_coolant, trip_feed
+from producers.simulator.story import fail_coolant, leak_coolant, trip_feed
 from producers.simulator.world import World
 
 ASSET_FAULTS = {
     "coolant": "a coolant loop's pump fails to 30 % of its flow (--asset CDU)",
+    "coolant_leak": "a coolant loop leaks and loses a third of its flow (--asset CDU)",
     "feed_trip": "a power feed trips (--asset FEED)",
 }
 DEFAULT_S = 600
@@ -32,7 +33,7 @@ def check(fault: str, node: str | None, gpu: int | None, asset: str | None, flee
         known = ", ".join(available())
         raise InjectionError(f"no fault {fault!r}, expected one of: {known}" + nearest(fault, available()))
     if fault in ASSET_FAULTS:
-        assets: list[str] = fleet["cdus"] if fault == "coolant" else fleet["feeds"]
+        assets: list[str] = fleet["feeds"] if fault == "feed_trip" else fleet["cdus"]
         if asset is None:
             raise InjectionError(f"{fault} needs --asset, one of: {', '.join(assets[:8])}")
         if asset not in assets:
@@ -53,10 +54,10 @@ def begin(world: World, now_us: int, request: dict[str, Any]) -> bool:
     duration_us = None if duration is None else max(1, int(duration * 1_000_000))
     fleet = world.fleet
     if fault in ASSET_FAULTS:
-        assets = fleet.cdus if fault == "coolant" else fleet.feeds
+        assets = fleet.feeds if fault == "feed_trip" else fleet.cdus
         if request.get("asset") not in assets:
             return False
-        act = fail_coolant if fault == "coolant" else trip_feed
+        act = {"coolant": fail_coolant, "coolant_leak": leak_coolant, "feed_trip": trip_feed}[fault]
         act(world, now_us, assets.index(request["asset"]), now_us + (duration_us or DEFAULT_S * 1_000_000))
     else:
         node = fleet.find(str(request.get("node")))

@@ -31,6 +31,11 @@ def schedule(world: World, tenancy: Tenancy, start_us: int, end_us: int) -> None
         world.at(at(story.limit_raise[0]), tenancy.raise_limit)
 
 
+def leak_coolant(world: World, now_us: int, cdu: int, until_us: int) -> None:
+    """A loop leaks and loses a third of its flow."""
+    fail_coolant(world, now_us, cdu, until_us, flow=0.65, leak=True)
+
+
 def slow_down_a_job(world: World, now_us: int, until_us: int) -> None:
     """A straggler in the largest training job, whose job then goes on to the end of the straggler at least."""
     training = [job for job in world.scheduler.jobs.values() if job.kind is JobKind.TRAINING]
@@ -64,13 +69,13 @@ def trip_feed(world: World, now_us: int, feed: int, until_us: int) -> None:
     world.at(until_us, restore)
 
 
-def fail_coolant(world: World, now_us: int, cdu: int, until_us: int, flow: float = 0.3) -> None:
-    """A loop's pump fails to a fraction of its flow: its GPUs warm up and throttle."""
+def fail_coolant(world: World, now_us: int, cdu: int, until_us: int, flow: float = 0.3, leak: bool = False) -> None:
+    """A loop's pump fails to a fraction of its flow, or it leaks as well: its GPUs warm up and throttle."""
     plant = world.plant
-    plant.flow[cdu] = flow
-    world.truth.note("coolant", cdu=world.fleet.cdus[cdu], flow=flow, at=now_us, until=until_us)
+    plant.flow[cdu], plant.leak[cdu] = flow, leak
+    world.truth.note("coolant", cdu=world.fleet.cdus[cdu], flow=flow, leak=leak, at=now_us, until=until_us)
 
     def restore(_now: int) -> None:
-        plant.flow[cdu] = 1.0
+        plant.flow[cdu], plant.leak[cdu] = 1.0, False
 
     world.at(until_us, restore)

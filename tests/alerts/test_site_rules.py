@@ -259,7 +259,7 @@ def test_a_hung_job_that_ends_is_cleared(bench: Bench) -> None:
 
 def test_a_straggler_is_named_within_five_minutes(bench: Bench) -> None:
     bench.health(range(60))
-    slow = {"slow_nodes": ["r1-n2"], "slow_gpus": [3], "slow_ratios": [0.85]}
+    slow: dict[str, Any] = {"slow_nodes": ["r1-n2"], "slow_gpus": [3], "slow_ratios": [0.85]}
     bench.job([*range(10), *range(30, 60)])
     bench.job(range(10, 30), **slow)
     bench.job([7], "job-2", slow_nodes=["r2-n1"], slow_gpus=[0], slow_ratios=[0.9])
