@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 GRAFANA_VENV := .venv-grafana
 ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share the tests, most of which wait for a broker or a store; 0 = one, with output as it comes.
+JOBS ?= 2
 
 .PHONY: help up test lint format types pytest bench grafana clean
 
@@ -36,7 +38,7 @@ types: $(VENV)/.stamp-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.stamp-dev $(GRAFANA_VENV)/.stamp
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-up
 	$(BIN)/gpufleet bench ingest $(ARGS)

@@ -22,6 +22,29 @@ if TYPE_CHECKING:
     from tests.story import Story
 
 
+SHARED = ("live", "story")
+"""Session fixtures that take a minute to set up."""
+LONG = ("e2e", "grafana")
+"""Folders of tests whose files take minutes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes (`pytest -n 2 --dist loadgroup`): who runs what, and in which order.
+
+    Tests that share a costly session fixture stay in one process, which alone sets it up, and so do the tests of a
+    file. The long ones come first, so that no process waits for another's last file.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        asked = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in asked), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 def missing(what: str, why: str) -> NoReturn:
     """Skip for want of ``what`` (kafka, store), or fail when GPUFLEET_REQUIRE names it."""
     required = {name.strip() for name in os.environ.get("GPUFLEET_REQUIRE", "").split(",")}

@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("GPUFLEET_")}
 
 
-def gpufleet(folder: Path, *arguments: str | Path, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+def gpufleet(folder: Path, *arguments: str | Path, timeout: float = 240.0) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder and wait for its end. Whatever happens, it must not show a traceback."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
@@ -123,7 +123,7 @@ class Up:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def end(self, timeout: float = 120.0) -> int:
+    def end(self, timeout: float = 240.0) -> int:
         """Wait for its end; the exit code."""
         code = self.process.wait(timeout)
         assert "Traceback" not in self.stderr, self.stderr
@@ -162,7 +162,7 @@ def query(client: Client, sql: str, **values: Any) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.result_rows]
 
 
-def until(condition: Callable[[], T], timeout_s: float = 30.0, every_s: float = 0.2) -> T:
+def until(condition: Callable[[], T], timeout_s: float = 60.0, every_s: float = 0.1) -> T:
     """Wait for a condition to hold; its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -79,7 +79,7 @@ def reported(live: Up, tmp_path_factory: pytest.TempPathFactory) -> Stub:
 def rows(up: Up, sql: str, count: int = 1) -> list[dict[str, Any]]:
     """Rows of a question, once there are so many."""
     with up.client() as client:
-        until(lambda: len(query(client, sql)) >= count, 30)
+        until(lambda: len(query(client, sql)) >= count)
         return query(client, sql)
 
 

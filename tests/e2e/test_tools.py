@@ -74,7 +74,7 @@ def test_an_injected_fault_makes_a_gpu_sick(live: Up) -> None:
             live.folder, "inject", "gpu_lost", "--node", node, "--gpu", "5", "--for", "10m", "--data", live.data
         )
         assert asked.returncode == 0, asked.stderr
-        until(lambda: query(client, own), 30)
+        until(lambda: query(client, own))
         assert query(client, own) == [{"gpu_index": 5}]
         [xid] = query(client, f"SELECT gpu_index, code FROM node_events WHERE node_id = '{node}' AND event = 'xid'")
         assert xid == {"gpu_index": 5, "code": 79}

@@ -93,7 +93,7 @@ def check_wrong_passwords(data: Path) -> None:
     wrong.write_text("not-the-password\n")
     wrong.chmod(0o600)
     for command in (["sql", "SELECT 1"], ["consume"], ["project"]):
-        done = gpufleet(data.parent, *command, "--data", data, "--set", f"store.password_file={wrong}", timeout=30)
+        done = gpufleet(data.parent, *command, "--data", data, "--set", f"store.password_file={wrong}")
         assert done.returncode == 3, done.stderr
         said = one_line(done)
         assert "gpufleet" in said
