@@ -42,6 +42,7 @@ AnyPanel = (
 )
 _P = TypeVar("_P", bargauge_.Panel, heatmap_.Panel, stat_.Panel, statetimeline_.Panel, table_.Panel, timeseries_.Panel)
 NO_DATA: Final = "no data"
+EMPTY: Final = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,8 @@ def table(
 ) -> Panel:
     """Rows as the query gives and orders them; ``columns`` names every column of it."""
     panel = _common(table_.Panel(), id_, title, means, do, units.WHOLE, None)
+    # In a cell and for an empty table alike: a list is empty for want of rows, or of data, and cannot say which.
+    panel.no_value(EMPTY)
     panel.show_header(True).cell_height(common.TableCellHeight.SM).filterable(True)
     for name, column in columns.items():
         panel.override_by_name(name, list(_properties(column)))

@@ -33,6 +33,7 @@ IDS: Final = {
 
 COUNT: Final = IDS[""]
 PER_SECOND: Final = IDS["1/s"]
+EVENTS_PER_SECOND: Final = "eps"
 RATIO: Final = IDS["ratio"]
 WATT: Final = IDS["W"]
 WATT_HOUR: Final = "watth"

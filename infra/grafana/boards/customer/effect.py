@@ -188,7 +188,7 @@ GROUP BY time
         Effect.TOKENS,
         "Tokens a second",
         sql,
-        unit=units.PER_SECOND,
+        unit=units.COUNT,
         width=24,
         colours=colours.TOKENS,
         means="Tokens generated and read (cached ones included) a second.",

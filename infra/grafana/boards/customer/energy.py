@@ -195,7 +195,7 @@ ORDER BY energy DESC LIMIT 100"""
 
 
 def _by_day() -> Panel:
-    sql = f"""SELECT toDate(ts, 'UTC') AS day, {_FIGURES}
+    sql = f"""SELECT toString(toDate(ts, 'UTC')) AS day, {_FIGURES}
 FROM {HEALTH.rows(_MEASURES, SCOPE)}
 GROUP BY day
 ORDER BY day DESC LIMIT 400"""

@@ -61,9 +61,9 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             Throughput.OUTPUT_NOW,
-            "Output tokens",
+            "Output tokens a second",
             f'SELECT sum(output_tokens) / 60 AS "Tokens"\n{newest}',
-            unit=units.PER_SECOND,
+            unit=units.COUNT,
             means="Tokens generated a second in the newest minute of which usage is known.",
             do="The plain measure of what your capacity gives.",
         ),
@@ -184,9 +184,9 @@ GROUP BY time, series
 ORDER BY time, series"""
     return timeseries(
         Throughput.TOKENS_BY,
-        "Output tokens, split",
+        "Output tokens a second, split",
         sql,
-        unit=units.PER_SECOND,
+        unit=units.COUNT,
         stack=True,
         means="Tokens generated a second per value of the chosen dimension.",
         do="Requests steady and tokens falling: answers got shorter, or fail.",

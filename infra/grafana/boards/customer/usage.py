@@ -84,9 +84,9 @@ FROM {USAGE.rows("throttled_requests, requests", SCOPE)}""",
         ),
         stat(
             Usage.TOKENS_NOW,
-            "Output tokens",
+            "Output tokens a second",
             f'SELECT sum(output_tokens) / 60 AS "Tokens"\n{newest}',
-            unit=units.PER_SECOND,
+            unit=units.COUNT,
             means="Tokens generated a second, in the newest minute of which usage is known.",
             do="Falling with steady requests: shorter answers, or requests that fail.",
         ),
@@ -353,7 +353,7 @@ def _by_day() -> Panel:
     {share("sum(failed_n)", "sum(requests_n)")} AS failed, sum(i) AS input, sum(c) AS cached, sum(o) AS output
 FROM
 (
-    SELECT toDate(ts, 'UTC') AS day, product, requests AS requests_n, throttled_requests AS throttled_n,
+    SELECT toString(toDate(ts, 'UTC')) AS day, product, requests AS requests_n, throttled_requests AS throttled_n,
         failed_requests AS failed_n, input_tokens AS i, cached_tokens AS c, output_tokens AS o
     FROM gpufleet.usage_1d FINAL
     WHERE ts >= toStartOfDay(greatest($__fromTime, $__toTime - 34560000)) AND ts <= $__toTime AND {SCOPE}

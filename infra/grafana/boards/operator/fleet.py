@@ -92,7 +92,7 @@ WHERE {recent("facility_1m", where=_METER)} AND {_METER}""",
             means="Power at the site's meter over the power it may draw, newest minute.",
             do="Above 97 %: hold job starts and lower power limits before the breaker decides.",
         ),
-        common.completeness(Fleet.COMPLETENESS, SCOPE, width=3),
+        common.completeness(Fleet.COMPLETENESS, SCOPE, width=4),
         common.freshness(Fleet.FRESHNESS, "fleet_10s", SCOPE, width=3, window_s=10),
     )
 
@@ -132,7 +132,7 @@ ORDER BY "GPUs" DESC LIMIT 12"""
         sql,
         unit=units.WHOLE,
         steps=thresholds.ANY_IS_NOTICE,
-        width=6,
+        width=12,
         height=9,
         links=(links.board("Sick GPUs", Health.UID, _HERE, Health.SICK_GPUS),),
         means="GPUs in service per thing that is wrong with them in the newest minute; one GPU may count under "
