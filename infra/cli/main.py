@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "up": "Broker, store, simulator, consumer and projector in one command, on this machine.",
     "agent": "Stream this node's GPU, host and network metrics to Kafka.",
     "simulate": "Stream a simulated fleet to Kafka.",
+    "spool": "Show what waits on this machine for the broker.",
     "inject": "Add a fault to a running simulation.",
     "consume": "Move events from Kafka into ClickHouse, each exactly once.",
     "project": "Keep the rollups equal to what the events say.",
