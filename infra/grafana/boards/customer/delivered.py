@@ -235,7 +235,8 @@ ORDER BY distance, lease_id LIMIT 200"""
 
 
 def _by_day() -> Panel:
-    sql = f"""SELECT toString(toDate(ts, 'UTC')) AS day, sum({_LEASED_S}) / 3600 AS leased, sum(healthy_s) / 3600 AS delivered,
+    sql = f"""SELECT toString(toDate(ts, 'UTC')) AS day,
+    sum({_LEASED_S}) / 3600 AS leased, sum(healthy_s) / 3600 AS delivered,
     sum(used_s) / 3600 AS used, {share("sum(healthy_s)", f"sum({_DUE_S})")} AS delivered_share,
     {share("sum(reported_s)", "sum(expected_s)")} AS complete
 FROM {HEALTH.rows(f"used_s, reported_s, expected_s, {_CLASSES}", SCOPE)}
