@@ -1,7 +1,7 @@
 // The head of the page: whose view, which board, which variables, which time.
 
 import { h, popover, put } from "./dom.js";
-import { boardAddress } from "./links.js";
+import { boardAddress, filled, safe } from "./links.js";
 import { boardState } from "./state.js";
 import { QUICK, REFRESH, describe, resolve, stamp } from "./time.js";
 
@@ -42,13 +42,18 @@ function views(listed, audience, view, go) {
 function drawControls(board) {
   const zone = board.zone === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
   put(controls,
-    h("div.variables", {}, board.viewed !== null ? h("button.back", { onclick: () => board.host().view(null) }, "← board") : null, board.variables.shown.map((each) => variable(board, each)), board.said ? h("span.error", { role: "status" }, board.said) : null),
+    h("div.variables", {}, board.viewed !== null ? h("button.back", { onclick: () => board.host().view(null) }, "← board") : null, board.variables.shown.map((each) => variable(board, each)), links(board), board.said ? h("span.error", { role: "status" }, board.said) : null),
     h("div.times", {},
       h("button", { onclick: (event) => picker(event.currentTarget, board), title: `Times are ${zone}` }, h("span.clock", { "aria-hidden": "true" }, "◷"), describe(boardState().range, board.zone), board.zone === "utc" ? h("small", {}, "UTC") : null),
       h("button.icon", { onclick: () => board.zoomOut(), title: "Twice the time", "aria-label": "Zoom out" }, "⊖"),
       h("button.icon", { onclick: () => board.refresh(), title: "Ask again now", "aria-label": "Refresh" }, "↻"),
       h("select", { "aria-label": "Ask again every", title: "Ask again every", onchange: ({ target }) => board.setRefresh(target.value) },
         [...new Set([...REFRESH, board.refreshEvery])].map((each) => h("option", { value: each, selected: each === board.refreshEvery }, each || "off")))));
+}
+
+/** The board's own links; the list of all boards is the head's. */
+function links(board) {
+  return (board.spec.links ?? []).filter(({ type, url }) => type === "link" && url).map((link) => h("a.board-link", { href: safe(filled(link.url)), title: link.tooltip || undefined, target: link.targetBlank ? "_blank" : undefined, rel: "noopener" }, link.title, " →"));
 }
 
 function variable(board, each) {

@@ -26,9 +26,16 @@ export class Board {
     const shown = boardState();
     this.refreshEvery = shown.refresh ?? this.spec.refresh ?? "";
     this.lay();
-    await this.variables.load();
+    await this.choose();
     this.refresh();
     this.schedule();
+  }
+
+  /** Choices of the variables; those that the board made itself go into the address, which is what links hand on. */
+  async choose(again = false) {
+    await this.variables.load(again);
+    update({ variables: this.variables.values() }, true);
+    this.bar?.();
   }
 
   /** The address changed, the board did not. */
@@ -36,7 +43,7 @@ export class Board {
     const { panel, range } = boardState();
     if (!range) update({ range: { from: this.spec.time.from, to: this.spec.time.to } }, true);
     if (panel !== this.viewed) this.lay();
-    await this.variables.load();
+    await this.choose();
     this.refresh();
     this.schedule();
   }
@@ -155,12 +162,14 @@ export class Board {
 
   changed() {
     update({ variables: this.variables.values() });
+    this.bar?.();
     this.refresh();
   }
 
   setRange(range) {
     update({ range });
-    this.variables.load(true).then(() => this.refresh());
+    this.frozen = resolve(range) ?? this.frozen;
+    this.choose(true).then(() => this.refresh());
     this.bar?.();
   }
 

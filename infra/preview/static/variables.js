@@ -54,27 +54,28 @@ export class Variables {
         if (api.gone(error)) return;
         each.error = error.message;
       }
-      // A choice that is gone gives way to the first; one that was typed or linked to stays while there are no choices.
-      const known = each.options.some(({ value }) => value === each.value);
-      if (!known && each.options.length && (each.value === "" || each.cascaded)) each.value = each.options[0].value;
+      // A choice that is gone gives way to the first; one that was typed or linked to stays while nothing above it changed.
+      const before = each.value;
+      const known = each.options.some(({ value }) => value === before);
+      if (!known && each.options.length && (before === "" || each.cascaded)) each.value = each.options[0].value;
+      if (each.value !== before) this.below(each.name);
       each.cascaded = false;
+      each.chosen = each.value;
     }
     this.drawn?.();
+  }
+
+  /** What depends on a variable may have to change with it. */
+  below(name) {
+    for (const other of this.list) if (other.dependsOn.includes(name)) other.cascaded = true;
   }
 
   /** A person chose: what depends on it is asked again, and then the panels. */
   async choose(name, value) {
     const each = this.list.find((variable) => variable.name === name);
-    each.value = each.chosen = value;
-    boardState().variables[name] = value;
-    for (const other of this.list) {
-      if (!other.dependsOn.includes(name)) continue;
-      other.cascaded = true;
-      delete boardState().variables[other.name];
-      other.chosen = other.value;
-    }
+    each.chosen = boardState().variables[name] = value;
+    this.below(name);
     await this.load();
-    for (const other of this.list) other.chosen = other.value;
     this.changed();
   }
 }
