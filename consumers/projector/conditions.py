@@ -51,8 +51,8 @@ class Conditions:
     """Minute (number) in which node_place was last compared with the leases."""
     newest: int = 0
     """Newest minute that a sample arrived for."""
-    heard_at: float = 0.0
-    """When the last sample or inventory came in, by ``monotonic``."""
+    heard_at: float = -1e9
+    """When the last sample came in, or anything of a backlog or back-fill, by ``monotonic``."""
     facility_done: int = 0
     """Newest minute of facility_1m that was computed."""
 
@@ -61,8 +61,10 @@ class Conditions:
         late = narrowed(entry.late) if entry.late else None
         minutes = [m for m in entry.minutes if m >= oldest_raw]
         if entry.topic == "node-telemetry":
-            self.newest, self.heard_at = max([self.newest, *minutes]), self.monotonic()
-        elif entry.topic == "node-counters":
+            self.newest = max([self.newest, *minutes])
+        if entry.topic in ("node-telemetry", "inventory") or any(m + AHEAD_S < entry.at for m in minutes):
+            self.heard_at = self.monotonic()
+        if entry.topic == "node-counters":
             for minute in minutes:
                 told_late = minute + MINUTE_S <= entry.append_ts_max - LATE_AFTER_S
                 for after in range(1, SLOW_LANE_MINUTES + 1):
@@ -72,7 +74,7 @@ class Conditions:
                 self.touch_facility(minute, entry.at)
         elif entry.topic in FACTS:
             if entry.topic == "inventory":
-                self.places_changed, self.heard_at = True, self.monotonic()
+                self.places_changed = True
             before = tuple(m for m in minutes if self.frontier is not None and m < self.frontier)
             if before:
                 self.facts.append((entry.topic, before, entry.at))

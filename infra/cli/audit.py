@@ -72,6 +72,7 @@ def command(
     """
     from consumers.audit import audit
     from consumers.audit.repair import repair
+    from consumers.audit.runs import record
     from infra.connections import connect_store
 
     client = connect_store(settings, admin=True)
@@ -88,6 +89,7 @@ def command(
         in_flight_s=in_flight,
         spooled=list(spooled(folders)),
     )
+    record(client, report, since_when(since) if since else None, node)
     mended = repair(client, report.findings) if mend else None
     if as_json:
         print_json({**report.to_dict(), **({"repaired": asdict(mended)} if mended else {})})

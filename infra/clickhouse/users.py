@@ -95,6 +95,7 @@ def _roles() -> list[str]:
         f"GRANT SELECT ON system.* TO {WRITER}",
         f"GRANT SELECT, dictGet ON {everything} TO {OPERATOR}",
         f"GRANT INSERT ON {DATABASE}.projector_requests TO {OPERATOR}",
+        f"GRANT INSERT ON {DATABASE}.audit_runs TO {OPERATOR}",
         f"GRANT SELECT ON system.* TO {OPERATOR}",
         f"GRANT SELECT, dictGet ON {everything} TO {READER}",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 
 from consumers.audit import audit
+from consumers.audit.runs import record
 from consumers.projector.projector import Projector
 from infra.cli.project import projector_settings
 from infra.config import Settings
@@ -267,6 +268,7 @@ def _audit(stack: Stack, client: Client, run_id: int, view: View, outcome: Outco
         projector.close()
     entries = list(verdict.everything(stack.journals))
     report = audit(client, expected=verdict.expected(entries), compare_windows="sample")
+    record(client, report)
     wrong, earlier = verdict.split(report.findings, run_id, entries, verdict.memory_ends(stack.data))
     outcome.wrong, outcome.earlier = [str(finding) for finding in wrong], [str(finding) for finding in earlier]
     outcome.accounts.duplicated = max(outcome.accounts.duplicated, report.duplicated)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from consumers.audit import AuditReport
+from consumers.audit.runs import record
 from infra.cli.audit import command as audit_command
 from infra.cli.audit import expected, since_when
 from infra.cli.common import UsageError
@@ -58,12 +60,28 @@ def test_audit_and_project_from_the_command_line(fresh_store: StoreProcess, tmp_
     exact = invoke(fresh_store, tmp_path, audit_command, "--no-kafka", "--node", "n1", "--in-flight", "1e9")
     assert exact.exit_code == 0, exact.output
     assert "exact: 0 lost" in exact.stdout
+    kept = bench.rows("SELECT *, windows_checked > 0 AS compared FROM gpufleet.audit_runs ORDER BY ts")
+    assert [(r["ok"], r["lost"], r["node"], r["compared"]) for r in kept] == [
+        (False, 2, "", 1),
+        (False, 2, "", 1),
+        (True, 0, "n1", 1),
+    ]
+    assert f"producer n1 run {RUN}: seq 12..13 (2 events)" in kept[0]["detail"]
 
     asked = invoke(
         fresh_store, tmp_path, project_command, "--from", "2026-11-17T10:00", "--to", "2026-11-17T10:01", "--json"
     )
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.stdout)["windows"]["gpu_1m"] == 1
+
+
+def test_an_audit_by_somebody_who_may_only_read_is_not_kept_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class ReadOnly:
+        def command(self, cmd: str, *, settings: dict[str, object] | None = None) -> None:
+            raise OSError("Code: 164. DB::Exception: Cannot execute query in readonly mode")
+
+    assert not record(ReadOnly(), AuditReport())  # type: ignore[arg-type]
+    assert "not kept in audit_runs: Code: 164" in caplog.text
 
 
 def test_journals_are_found_at_any_depth(tmp_path: Path) -> None:
