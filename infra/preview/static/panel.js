@@ -124,7 +124,8 @@ export class Panel {
     this.drawn?.();
     this.drawn = null;
     if (empty(this.fields)) {
-      put(this.body, h("p.nothing", {}, this.spec.fieldConfig?.defaults?.noValue ?? "no data"));
+      const said = this.spec.fieldConfig?.defaults?.noValue ?? "";
+      put(this.body, h("p.nothing", {}, said.length > 1 ? said : "no data")); // a dash is for a cell
       this.state("empty");
       return;
     }
