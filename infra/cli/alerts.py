@@ -161,15 +161,16 @@ def rehearse(hours: float, nodes: int, rate_scale: float, seed: int, every_minut
         raise UsageError("expected at least one hour (--hours) and eight nodes (--nodes)")
     with tempfile.TemporaryDirectory() as folder, StoreProcess(Path(folder)) as store:
         where = ClickHouse(store.host, store.port, store.username, store.password)
-        client = connect(where)
+        client, second = connect(where), connect(where)
         migrate(client)
         day = tell(client, Plan(hours, nodes, rate_scale, seed), datetime.now(UTC))
         click.echo(f"{day.events} events stored, projecting", err=True)
         if not project(lambda: connect(where), 3600):
             raise GpufleetError("the projector did not come to rest within an hour")
         click.echo("evaluating", err=True)
-        verdict = run(day, asking(client), every_minute=every_minute)
+        verdict = run(day, [asking(client), asking(second)], every_minute=every_minute)
         client.close()
+        second.close()
     if as_json:
         told = [
             {"rule": n.rule.name, "severity": n.rule.severity.value, "at": n.at, "labels": dict(n.alert.labels),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from infra.grafana.alerts.evaluate import Ask, Evaluator
@@ -75,23 +76,32 @@ def moments(day: Day, found: Sequence[Cause], every_minute: bool = False) -> lis
 
 def rehearse(
     day: Day,
-    ask: Ask,
+    asks: Sequence[Ask],
     rules: Sequence[Rule] | None = None,
     *,
     every_minute: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verdict:
-    """Evaluate the rules through the day and judge what they told."""
+    """Evaluate the rules through the day and judge what they told. Each of ``asks`` (a connection of its own) gets a
+    thread and its share of the rules."""
     found = causes(day)
-    notifier = Notifier()
-    evaluators = [Evaluator(rule, ask) for rule in rules or watched()]
     times = moments(day, found, every_minute)
-    for number, at in enumerate(times):
-        for evaluator in evaluators:
-            if at % evaluator.rule.interval_s == 0:
-                notifier.take(evaluator, evaluator.step(at), at)
-        progress(number + 1, len(times))
-    return judge(day, found, notifier.sent)
+    chosen = list(rules or watched())
+
+    def through(number: int) -> list[Notification]:
+        notifier = Notifier()
+        evaluators = [Evaluator(rule, asks[number]) for rule in chosen[number :: len(asks)]]
+        for done, at in enumerate(times, 1):
+            for evaluator in evaluators:
+                if at % evaluator.rule.interval_s == 0:
+                    notifier.take(evaluator, evaluator.step(at), at)
+            if number == 0:
+                progress(done, len(times))
+        return notifier.sent
+
+    with ThreadPoolExecutor(len(asks)) as pool:
+        told = [note for notes in pool.map(through, range(len(asks))) for note in notes]
+    return judge(day, found, sorted(told, key=lambda note: note.at))
 
 
 def judge(day: Day, found: list[Cause], told: list[Notification]) -> Verdict:
