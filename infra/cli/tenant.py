@@ -41,6 +41,21 @@ def command() -> None:
     """
 
 
+@command.command("prepare")
+@_dry_run
+@json_option
+@settings_options
+def prepare(settings: Settings, dry_run: bool, as_json: bool) -> None:
+    """Give the roles of writers, operators and readers their rights and row policies (a ClickHouse server only).
+
+    Once after the first `migrate`, and after one that made tables; `add` does it as well.
+    """
+    tenants = _tenants(settings)
+    steps = tenants.prepare()
+    _run(tenants, steps, dry_run)
+    _say(as_json, dry_run, steps, {}, "roles, profiles and row policies are up to date")
+
+
 @command.command("add")
 @click.argument("name")
 @_password_file

@@ -71,6 +71,10 @@ class ServerTenants:
             for name, passwords, tables, granted in rows
         ]
 
+    def prepare(self) -> list[Step]:
+        """Roles, profiles and the roles' row policies."""
+        return self._steps(base())
+
     def add(self, name: str, password: str) -> list[Step]:
         """Roles and profiles, the user without any right, its filters and quota, and last what it may read."""
         return self._steps(

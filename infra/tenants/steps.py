@@ -36,6 +36,9 @@ class Tenants(Protocol):
     def known(self) -> list[Tenant]:
         """Those there are, by name."""
 
+    def prepare(self) -> list[Step]:
+        """Roles, profiles and the roles' row policies: what every user stands on. Part of ``add``, too."""
+
     def add(self, name: str, password: str) -> list[Step]:
         """Make the tenant; of one that exists, bring rights and filters up to date and leave the password."""
 
