@@ -177,6 +177,13 @@ def test_an_application_that_died_of_a_fault_is_the_faults_alert(bench: Bench) -
     assert bench.watch(BY_NAME["gpu_restart_app"]).to(11, 12).told == []
 
 
+def test_an_application_that_died_on_a_slowed_gpu_is_told(bench: Bench) -> None:
+    bench.health(range(30))
+    xid(bench, 10.2, 31, 0)
+    bench.sick(range(5, 20), "slowdown", "check_cooling_and_power")
+    assert len(bench.watch(BY_NAME["gpu_restart_app"]).to(11, 12).told) == 1
+
+
 def test_xid_45_alone_asks_for_the_fabric_manager(bench: Bench) -> None:
     bench.health(range(60))
     xid(bench, 10.2, 45)

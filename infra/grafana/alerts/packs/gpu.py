@@ -55,12 +55,12 @@ MAINTAINED = f"""maintained AS
     HAVING argMax(event, ts) = 'maintenance_begin'
 )"""
 
-_SICK_ANYHOW = gpus_with("action NOT IN ('none', 'check_agent')")
+_FAULTY = gpus_with(" OR ".join((_RESET, _REPLACE, _REBOOT, _WORKFLOW)))
 _RESTART_APP = f"""    SELECT toString(a.site) AS site, toString(a.rack) AS rack, a.node_id AS node,
         ifNull(toString(a.gpu_index), 'all') AS gpu, sum(a.occurrences) AS value
     FROM gpufleet.gpu_alarms AS a
     WHERE {_XIDS} AND a.action = 'restart_app' AND (a.site, a.node_id) NOT IN (SELECT site, node_id FROM maintained)
-        AND (a.site, a.node_id, ifNull(a.gpu_index, -1)) NOT IN ({_SICK_ANYHOW})
+        AND (a.site, a.node_id, ifNull(a.gpu_index, -1)) NOT IN ({_FAULTY})
     GROUP BY site, rack, node, gpu"""
 _ALONE = f"""    SELECT toString(a.site) AS site, toString(any(a.rack)) AS rack, a.node_id AS node,
         sumIf(a.occurrences, a.action = 'ignore_unless_alone') AS value

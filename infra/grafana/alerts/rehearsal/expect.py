@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.grafana.alerts.rehearsal.day import Day
@@ -11,6 +11,8 @@ from infra.grafana.alerts.rehearsal.day import Day
 MINUTE_S = 60
 LATE_S = 45 * MINUTE_S
 """How long after its end a cause may still be spoken of: answers look half an hour back."""
+
+LAST_S = 15 * MINUTE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,13 @@ a sixth of its repair before its maintenance begins, an adapter's link likewise.
 
 
 def causes(day: Day) -> list[Cause]:
-    """Everything that the truth knows of."""
-    return sorted(_causes(day), key=lambda cause: cause.begin)
+    """Everything that the truth knows of. What began in the day's last minutes may not have been told yet."""
+    latest = day.end_us / 1e6 - LAST_S
+    found = (
+        cause if cause.begin <= latest else replace(cause, must=(), may=cause.must + cause.may)
+        for cause in _causes(day)
+    )
+    return sorted(found, key=lambda cause: cause.begin)
 
 
 def _causes(day: Day) -> Iterator[Cause]:
