@@ -267,7 +267,7 @@ def _replay(stack: Stack, folder: Path) -> Replayed:
         "--product", "api", "--model", "claude", "--tier", "standard", "--shift-to", REPLAYED_AT.isoformat(),
     )  # fmt: skip
     assert child.process.wait(60) == 0, child.tail()
-    del stack.children["replay"]
+    stack.stop_child("replay")
     return Replayed(
         REPLAYED_TENANT,
         REPLAYED_WORKSPACE,
