@@ -1,0 +1,134 @@
+"""What a customer's boards say about the story, against the same figure worked out in Python (day.py)."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from infra.grafana.boards.ids import Delivered, Energy, Throughput, Usage
+from tests.grafana.asking import Asking
+from tests.grafana.day import HOUR_US, MINUTE_US, Day, micros
+from tests.story import Story
+
+pytestmark = pytest.mark.store
+TENANTS = ("anthropic", "nimbus", "house")
+
+
+@pytest.fixture(scope="module")
+def day(story: Story) -> Day:
+    return Day(story)
+
+
+@pytest.fixture(params=TENANTS)
+def tenant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def ask(story: Story, tenant: str) -> Asking:
+    return Asking(story, tenant)
+
+
+def test_leased_gpus(ask: Asking, day: Day, tenant: str) -> None:
+    for at in (day.end, day.story.fact["lease_handover"]["at"]):
+        assert ask.number(Delivered.UID, Delivered.LEASED, at) == sum(day.gpus_of(tenant, at - MINUTE_US))
+
+
+def test_leases_and_their_gpu_hours(ask: Asking, day: Day, tenant: str) -> None:
+    hours: dict[str, float] = {}
+    for row in ask.rows(Delivered.UID, Delivered.LEASES, hours=24):
+        hours[row["lease_id"]] = hours.get(row["lease_id"], 0.0) + row["leased"]
+    expected = {held.lease_id: day.leased_hours(held) for held in day.leases if held.tenant == tenant}
+    assert hours == pytest.approx(expected)
+
+
+def test_used_is_never_more_than_delivered(ask: Asking, tenant: str) -> None:
+    for row in ask.rows(Delivered.UID, Delivered.LEASES, hours=24):
+        assert 0 < row["used"] <= row["delivered"] <= row["leased"], f"{tenant}: {row}"
+
+
+def test_how_busy_the_gpus_were_every_hour(ask: Asking, day: Day, tenant: str) -> None:
+    rows = {micros(row["time"]): row for row in ask.rows(Delivered.UID, Delivered.UTILISATION, hours=25)}
+    for hour in range(day.start, day.end, HOUR_US):
+        busy = [
+            value
+            for minute in range(hour, hour + HOUR_US, MINUTE_US)
+            for value in day.readings(minute, "gr_engine_active", day.nodes_of(tenant, minute))
+        ]
+        assert rows[hour]["engine busy"] == pytest.approx(statistics.mean(busy), rel=0.001)
+
+
+def test_requests_and_tokens_by_product_with_the_replay(ask: Asking, day: Day, tenant: str) -> None:
+    rows = {row["product"]: row for row in ask.rows(Usage.UID, Usage.BY_PRODUCT, hours=24)}
+    [scenario] = [each for each in day.story.scenario.tenants if each.name == tenant]
+    assert rows.keys() == set(scenario.products)
+    for product, row in rows.items():
+        for column, field in (
+            ("requests_", "requests"),
+            ("input", "input_tokens"),
+            ("cached", "cached_tokens"),
+            ("output", "output_tokens"),
+        ):
+            assert row[column] == day.usage(tenant, field, product), f"{product} {column}"
+        throttled = day.usage(tenant, "throttled_requests", product) / day.usage(tenant, "requests", product)
+        assert row["throttled"] == pytest.approx(throttled)
+
+
+def test_throttled_and_failed_share(ask: Asking, day: Day, tenant: str) -> None:
+    requests = day.usage(tenant, "requests")
+    for panel, field in (
+        (Throughput.FAILED_SHARE, "failed_requests"),
+        (Throughput.THROTTLED_SHARE, "throttled_requests"),
+    ):
+        share = ask.number(Throughput.UID, panel, hours=24)
+        assert share == pytest.approx(day.usage(tenant, field) / requests)
+
+
+def test_the_replayed_log_is_a_workspace_of_its_own(story: Story) -> None:
+    replayed = story.replayed
+    rows = Asking(story, replayed.tenant).rows(Throughput.UID, Throughput.BREAKDOWN, hours=24)
+    [row] = [row for row in rows if row["workspace"] == replayed.workspace]
+    found = (row["product"], row["requests_"], row["input"], row["output"])
+    assert found == (replayed.product, replayed.requests, replayed.input_tokens, replayed.output_tokens)
+    for other in ("nimbus", "house"):
+        rows = Asking(story, other).rows(Throughput.UID, Throughput.BREAKDOWN, hours=24)
+        assert not [row for row in rows if row["workspace"] == replayed.workspace]
+
+
+def test_requests_of_the_last_minute(ask: Asking, day: Day, tenant: str) -> None:
+    last = day.end - MINUTE_US
+    sent = [e for e in day.story.events("tenant-usage") if e["tenant"] == tenant and micros(e["ts"]) == last]
+    assert ask.number(Usage.UID, Usage.REQUESTS_NOW) == sum(event["requests"] for event in sent)
+    assert ask.number(Throughput.UID, Throughput.OUTPUT_NOW) == pytest.approx(
+        sum(event["output_tokens"] for event in sent) / 60
+    )
+
+
+def test_the_raised_limit_is_listed_and_drawn(story: Story) -> None:
+    fact = story.fact["limit_raise"]
+    ask = Asking(story, fact["tenant"])
+    rows = [row for row in ask.rows(Usage.UID, Usage.LIMIT_CHANGES) if micros(row["valid_from"]) == fact["at"]]
+    assert [(row["action"], row["previous_value"], row["limit_value"]) for row in rows] == [
+        ("raised", fact["old"], fact["new"])
+    ]
+    [mark] = ask.annotation(Usage.UID, "Limit raises")
+    assert micros(mark["time"]) == fact["at"]
+    assert f"{fact['old']:.0f} -> {fact['new']:.0f}" in mark["text"]
+    assert not Asking(story, "house").annotation(Usage.UID, "Limit raises"), "another customer sees nothing of it"
+
+
+def test_energy_by_the_gpus_own_counters(ask: Asking, day: Day, tenant: str) -> None:
+    joules = sum(
+        day.energy_j(range(max(held.begin, day.start), min(held.end, day.end), MINUTE_US), sorted(held.nodes))
+        for held in day.leases
+        if held.tenant == tenant
+    )
+    assert ask.number(Energy.UID, Energy.ENERGY, hours=24) == pytest.approx(joules / 3600, rel=0.002)
+    by_model = ask.rows(Energy.UID, Energy.BY_MODEL, hours=24)
+    assert sum(row["Energy"] for row in by_model) == pytest.approx(joules / 3600, rel=0.002)
+
+
+def test_completeness_of_the_day(ask: Asking, day: Day, tenant: str) -> None:
+    found = ask.number(Delivered.UID, Delivered.COMPLETENESS, hours=24)
+    assert found == pytest.approx(day.completeness(tenant), abs=0.0005)
