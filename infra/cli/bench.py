@@ -107,6 +107,46 @@ def agent(seconds: int, gpus: int, ticks: int, folder: Path | None, as_json: boo
 @command.command(
     epilog="""\b
 Examples:
+  gpufleet bench panels
+  gpufleet bench panels --gpus 4000 --hours 2
+  gpufleet bench panels --gpu-hours 24 --json --folder /data/bench"""
+)
+@click.option("--gpus", type=click.IntRange(min=72), default=220_160, show_default=True, help="Size of the fleet.")
+@click.option("--hours", type=click.IntRange(2, 72), default=24, show_default=True, help="Of rollups.")
+@click.option(
+    "--gpu-hours", type=click.IntRange(min=1), help="Of minutes per GPU, the largest table by far. [default: --hours]"
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Timed runs of a query.")
+@click.option("--board", default="", help="Only boards whose uid contains this.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the store here. [default: a temporary folder]")
+@json_option
+def panels(
+    gpus: int, hours: int, gpu_hours: int | None, repeats: int, board: str, folder: Path | None, as_json: bool
+) -> int:
+    """How long every dashboard panel takes on a day of a whole fleet.
+
+    Fills a store with rollups of a day and ten minutes of raw events (the full fleet: about 25 GB of disk and most of
+    an hour on two cores; --gpu-hours 3 takes an eighth of it), then asks every query of every board as its user
+    would. Exit code 1 when a goal is missed: p95 of 300 ms on the operator's boards, 200 ms on a customer's.
+    """
+    from infra.bench import panels as bench
+    from producers.simulator import scenario as scenarios
+
+    with _place(folder) as data:
+        data.mkdir(parents=True, exist_ok=True)
+        whole = scenarios.load("colossus1")
+        fleet = scenarios.load("colossus1", nodes=max(3, round(whole.nodes * gpus / whole.gpus)))
+        settings = load(config=None, data=None)
+        report = bench.bench(
+            data, settings, fleet, hours, gpu_hours or hours, repeats, lambda text: click.echo(text, err=True), board
+        )
+    print_json(report) if as_json else click.echo(bench.shown(report))
+    return 0 if report["good"] else 1
+
+
+@command.command(
+    epilog="""\b
+Examples:
   gpufleet bench spool
   gpufleet bench spool --hours 2 --json"""
 )
