@@ -247,7 +247,7 @@ def _stored(stack: Stack, client: Client, journal: Any) -> None:
 
     backlog = stack.backlog(client, journal)
     stack.wait_for_consumer()
-    until(lambda: not backlog.count(), timeout_s=120)
+    until(lambda: not backlog.count(), timeout_s=300)
     stack.stop_child("consumer")
 
 
