@@ -126,7 +126,7 @@ FROM {gpu_state(_NODES)}
         Rack.NODE_HEALTH,
         "Nodes, minute by minute",
         sql,
-        height=11,
+        height=12,
         links=(links.to_node(links.series(), _SITE),),
         means="Each node's worst GPU in each minute. Silent: nothing came. A blank is a minute for which nothing is "
         "projected, neither good nor bad. At most the last 24 hours.",
