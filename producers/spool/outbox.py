@@ -17,8 +17,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -28,11 +27,12 @@ from producers.encode import Message
 from producers.journal import Journal, JournalError
 from producers.publisher import Acknowledgements, Counters, KafkaOutbox
 from producers.spool.accounts import THINNED, Account, Accounts, Notice, notice
+from producers.spool.backlog import BacklogReader
 from producers.spool.bounds import Bounds, given_up
+from producers.spool.flights import Flight, Health
 from producers.spool.log import Log
 from producers.spool.notices import Notices
 from producers.spool.pace import Link, Pacer
-from producers.spool.record import Record
 from producers.spool.segment import Segment
 from producers.spool.settings import SpoolSettings
 from producers.spool.thin import schema_of
@@ -45,43 +45,9 @@ ACKS_EVERY_S = 2.0
 """Acknowledgements not older than this are forgotten when the process is killed: a few events are sent again."""
 SETTLES_S = 30.0
 """A closed file whose events are all on their way is compressed only after this."""
-READS = 3
-"""Times a file is read before what cannot be read counts as lost."""
 MakeOutbox = Callable[[Acknowledgements], KafkaOutbox]
 Result = TypeVar("Result")
 logger = logging.getLogger("gpufleet.spool")
-
-
-@dataclass(slots=True)
-class _Flight:
-    """An event that the broker's client has."""
-
-    log: Log
-    segment: Segment
-    ordinal: int
-    row: int
-    """Of this run's journal; -1 for an event of an earlier run."""
-    size: int
-    at: float
-    stream: tuple[int, str, str]
-    """(run_id, producer_id, topic)"""
-    backlog: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a spool is."""
-
-    bytes: int
-    """On disk."""
-    events: int
-    """Not acknowledged yet."""
-    oldest_s: float
-    """Age of the oldest of them."""
-    link_up: bool
-    writable: bool
-    thinned: int
-    given_up: int
 
 
 class SpoolOutbox:
@@ -118,7 +84,7 @@ class SpoolOutbox:
             settings, self._facts, self._samples, self._accounts, schema_of(schema_ids or {}), self._lock
         )
         self._notices = Notices()
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._tickets = 0
         self._flying_bytes = {False: 0, True: 0}
         """Of live events and of the backlog."""
@@ -126,9 +92,7 @@ class SpoolOutbox:
         """Acknowledged events of earlier runs that their journals do not know of yet."""
         self._rejected: deque[Account] = deque()
         self._link, self._pacer = Link(settings.link_timeout_s), Pacer(settings.drain_bytes_per_s)
-        self._reading: Segment | None = None
-        self._records: Iterator[Record] = iter(())
-        self._held: Record | None = None
+        self._backlog = BacklogReader(self._facts, self._samples, self._notices, self._lock)
         self._draining = False
         self._drain_at = 0.0
         self._away_since = float("inf")
@@ -330,13 +294,13 @@ class SpoolOutbox:
     ) -> int:
         now = self._clock()
         self._tickets += 1
-        self._flights[self._tickets] = _Flight(log, segment, ordinal, row, size, now, stream, backlog)
+        self._flights[self._tickets] = Flight(log, segment, ordinal, row, size, now, stream, backlog)
         segment.flying.add(ordinal)
         self._flying_bytes[backlog] += size
         self._link.sent(now, len(self._flights))
         return self._tickets
 
-    def _land(self, ticket: int) -> _Flight | None:
+    def _land(self, ticket: int) -> Flight | None:
         flight = self._flights.pop(ticket, None)
         if flight is not None:
             flight.segment.flying.discard(flight.ordinal)
@@ -424,8 +388,8 @@ class SpoolOutbox:
             self._accounts.add([self._rejected[0]])
             self._rejected.popleft()
         for log in (self._facts, self._samples):
-            log.compress_closed(self._lock, self._reading, settles_s=SETTLES_S, now=now)
-        while self._bounds.step(self._wall_us(), self._reading) and not self._stop.is_set():
+            log.compress_closed(self._lock, self._backlog.reading, settles_s=SETTLES_S, now=now)
+        while self._bounds.step(self._wall_us(), self._backlog.reading) and not self._stop.is_set():
             pass
 
     def _write_acks(self) -> None:
@@ -472,10 +436,10 @@ class SpoolOutbox:
             pause = self._pacer.wait_s(self._clock())
             if pause:
                 return min(IDLE_S, pause)
-            record = self._next()
+            record = self._backlog.next()
             if record is None:
                 return IDLE_S
-            message, segment = record.message, self._reading
+            message, segment = record.message, self._backlog.reading
             assert segment is not None
             size = len(message.value)
             who = identity.unpack(message.header)
@@ -484,56 +448,14 @@ class SpoolOutbox:
             with self._lock:
                 flying = self._flying_bytes[True]
                 if flying and flying + size > self._settings.drain_window_bytes:
-                    self._held = record
+                    self._backlog.put_back(record)
                     return IDLE_S  # an acknowledgement wakes the thread sooner
                 if record.ordinal in segment.acked or record.ordinal in segment.flying:
                     continue
                 ticket = self._board(self._log(message.topic), segment, record.ordinal, row, size, stream, backlog=True)
             if not self._outbox.offer(message._replace(row=ticket)):
                 self._take_back(ticket)
-                self._held = record
+                self._backlog.put_back(record)
                 return IDLE_S
             self._pacer.spend(size)
         return IDLE_S
-
-    def _next(self) -> Record | None:
-        """The next record of the backlog; opens the next file when one is read to its end."""
-        if self._held is not None:
-            record, self._held = self._held, None
-            return record
-        while True:
-            try:
-                for record in self._records:
-                    return record
-            except OSError as error:
-                self._unreadable(error)
-            with self._lock:
-                if self._reading is not None:
-                    self._check_read(self._reading)
-                segment = self._facts.oldest_waiting() or self._samples.oldest_waiting()
-                if segment is not None:
-                    segment.mark_opened()
-                self._reading = segment
-            if segment is None:
-                return None
-            self._records = segment.records()
-
-    def _unreadable(self, error: OSError) -> None:
-        """The file that is being sent cannot be read. Tried again; after a few times its events count as lost."""
-        segment = self._reading
-        if segment is not None:
-            segment.failures += 1
-            segment.stranded = segment.failures < READS
-            logger.warning("the spool's file %d cannot be read: %s", segment.number, error)
-
-    def _check_read(self, segment: Segment) -> None:
-        """What is still not on its way after the whole file was read cannot be read: say so, and let go of it."""
-        lost = segment.left - len(segment.flying)
-        if segment.stranded:
-            segment.stranded = False
-        elif lost > 0:
-            self._notices.damaged(lost)
-            segment.left = len(segment.flying)
-            for log in (self._facts, self._samples):
-                if log.segments.get(segment.number) is segment:
-                    log.drop_if_done(segment)
