@@ -53,6 +53,8 @@ class Conditions:
     """Newest minute that a sample arrived for."""
     heard_at: float = -1e9
     """When the last sample came in, or anything of a backlog or back-fill, by ``monotonic``."""
+    read_at: float = 0.0
+    """When the ledger was read last: what came in while a long step ran is not known yet."""
     facility_done: int = 0
     """Newest minute of facility_1m that was computed."""
 
@@ -114,7 +116,7 @@ class Conditions:
     def target(self, now: float, waiting: Iterable[int]) -> int:
         """How far the frontier may go at ``now``; ``waiting`` are minutes whose samples are not summed up yet."""
         end = self.closed(now)
-        if end > self.newest + AHEAD_S and self.monotonic() - self.heard_at < self.pace.patience_s:
+        if end > self.newest + AHEAD_S and self.read_at - self.heard_at < self.pace.patience_s:
             end = self.newest + MINUTE_S
         return min([end, *(m for m in waiting if self.frontier is not None and m >= self.frontier)])
 

@@ -112,6 +112,7 @@ class Projector:
         for entry in reader.read(store, now):
             work.add(entry, oldest_raw)
             step.entries += 1
+        conditions.read_at = self._monotonic()
         requests = unanswered(store)
         for request in requests:
             for minute in request.minutes(oldest_raw):

@@ -174,7 +174,7 @@ INNER JOIN
 (
     SELECT ts, sum(healthy_s) AS healthy, sum(unhealthy_s) AS unhealthy, sum(unknown_s) AS unknown,
         sum(not_in_service_s) AS absent, sum(slowdown_s) AS slowdown, sum(fault_s) AS fault
-    FROM gpufleet.gpu_health WHERE site = '{site}' GROUP BY ts
+    FROM gpufleet.gpu_health WHERE site = '{site}' AND ts >= toDateTime({t}) GROUP BY ts
 ) AS v ON v.ts = h.ts"""
     )
     assert compared[0]["minutes"] >= 6
