@@ -54,5 +54,5 @@ def buckets() -> str:
         inside = f"bound > {low}" if high is None else f"bound > {low} AND bound <= {high}"
         name = f"more than {low / 1000:g} s" if high is None else f"up to {high / 1000:g} s"
         beyond = " + counts[-1]" if high is None else ""
-        columns.append(f"arraySum((bound, n) -> if({inside}, n, 0), bounds, arrayPopBack(counts)){beyond} AS \"{name}\"")
+        columns.append(f'arraySum((bound, n) -> if({inside}, n, 0), bounds, arrayPopBack(counts)){beyond} AS "{name}"')
     return ",\n    ".join(columns)

@@ -8,6 +8,7 @@ from infra.grafana import links, marks, thresholds, units, variables
 from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Gpu
+from infra.grafana.boards.operator import counters
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, timeseries
 from infra.grafana.query import GPU, MINUTES_S, SICK, chosen, gpu_state, known, last, only, raw, recent, share, weighted
 from infra.grafana.target import OPERATOR
@@ -35,7 +36,7 @@ def board() -> Board:
             Row(
                 "What it does", (_health(), _activity(), _power(), _temperature(), _clocks(), _throttling(), _memory())
             ),
-            Row("Links and errors", (_links(), _counters(), _last_minutes())),
+            Row("Links and errors", (_links(), counters.panel(Gpu.COUNTERS, SCOPE), _last_minutes())),
             Row("Peers and history", (_peers(), _identity(), _events())),
         ),
     )
@@ -43,7 +44,7 @@ def board() -> Board:
 
 def _now() -> tuple[Panel, ...]:
     minute = f"FROM gpufleet.gpu_1m FINAL\nWHERE {recent('gpu_1m', where=SCOPE)} AND {SCOPE}\nHAVING count() > 0"
-    counters = f"FROM gpufleet.gpu_counters\nWHERE {_counters_bounds()} AND {SCOPE}\nHAVING count() > 0"
+    newest = f"FROM gpufleet.gpu_counters\nWHERE {_counters_bounds()} AND {SCOPE}\nHAVING count() > 0"
     return (
         stat(
             Gpu.HEALTH,
@@ -105,7 +106,7 @@ WHERE median > 0 AND clock > 0""",
         stat(
             Gpu.ECC_NOW,
             "Uncorrected ECC errors",
-            f'SELECT argMax(ecc_dbe_volatile, event_ts) AS "ECC"\n{counters}',
+            f'SELECT argMax(ecc_dbe_volatile, event_ts) AS "ECC"\n{newest}',
             unit=units.of("node-counters", "ecc_dbe_volatile"),
             steps=thresholds.ANY_IS_BAD,
             width=3,
@@ -262,63 +263,6 @@ ORDER BY time"""
         interval="1s",
         means="Bytes a second over NVLink and PCIe. Raw samples of the last 15 minutes of the range.",
         do="NVLink silent while its peers talk: links down, see the counters beside.",
-    )
-
-
-_COUNTERS: Final = {
-    "ECC corrected, since driver load": "ecc_sbe_volatile",
-    "ECC uncorrected, since driver load": "ecc_dbe_volatile",
-    "ECC uncorrected, life": "ecc_dbe_aggregate",
-    "SRAM threshold passed": "ecc_sram_threshold",
-    "Rows remapped (uncorrectable)": "remapped_rows_uncorrectable",
-    "Rows remapped (correctable)": "remapped_rows_correctable",
-    "Row remap failed": "row_remap_failure",
-    "Row remap pending": "row_remap_pending",
-    "PCIe replays": "pcie_replay",
-    "PCIe generation": "pcie_link_gen",
-    "PCIe generation, highest": "pcie_link_gen_max",
-    "PCIe lanes": "pcie_link_width",
-    "PCIe lanes, highest": "pcie_link_width_max",
-    "NVLinks up": "nvlink_links_active",
-    "NVLink CRC errors (flit)": "nvlink_crc_flit_errors",
-    "NVLink CRC errors (data)": "nvlink_crc_data_errors",
-    "NVLink replays": "nvlink_replay_errors",
-    "NVLink recoveries": "nvlink_recovery_errors",
-    "Recovery action (driver)": "recovery_action",
-    "Fabric state": "fabric_state",
-    "Processes": "compute_processes",
-}
-
-
-def _counters() -> Panel:
-    pairs = ",\n    ".join(
-        f"('{name}', argMin(tuple({column}), sample_ts).1, argMax(tuple({column}), sample_ts).1)"
-        for name, column in _COUNTERS.items()
-    )
-    sql = f"""SELECT counter.1 AS what, counter.3 AS value, counter.3 - counter.2 AS change
-FROM
-(
-    SELECT arrayJoin([
-    {pairs}]) AS counter
-    FROM gpufleet.gpu_counters
-    WHERE {raw()} AND {SCOPE}
-    HAVING count() > 0
-)"""
-    return table(
-        Gpu.COUNTERS,
-        "Error counters and link states",
-        sql,
-        {
-            "what": Column("Counter"),
-            "value": Column("Value", width=120),
-            "change": Column("Change in 15 minutes", width=160, steps=thresholds.ANY_IS_NOTICE),
-        },
-        width=12,
-        height=10,
-        means="Newest reading of the slow lane, and what changed over the last 15 minutes of the range. Empty = the "
-        "GPU does not have it.",
-        do="Lanes or generation below their highest: reseat or replace. Remap failed: replace. Pending: reset when "
-        "free.",
     )
 
 

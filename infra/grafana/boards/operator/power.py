@@ -7,6 +7,7 @@ from typing import Final
 from infra.grafana import colours, links, marks, thresholds, units, variables
 from infra.grafana.board import Board, Row
 from infra.grafana.boards.ids import Fleet, Power
+from infra.grafana.boards.operator import coolant
 from infra.grafana.panels import HIDDEN, Column, Panel, bargauge, stat, table, timeseries
 from infra.grafana.query import FACILITY, FLEET, HEALTH, last, only, recent, share
 from infra.grafana.target import OPERATOR
@@ -29,7 +30,7 @@ def board() -> Board:
             Row("", _now()),
             Row("Site and feeds", (_site(), _feed_load(), _feeds())),
             Row("Racks and PDUs", (_pdus(), _racks())),
-            Row("Coolant", (_cdus(), _temperatures(), _flow())),
+            Row("Coolant", (_cdus(), coolant.temperatures(_ids("cdu")), coolant.flow(_ids("cdu")))),
             Row("What the power is for", (_by_model(), _energy(), _states())),
         ),
     )
@@ -309,46 +310,6 @@ ORDER BY c.state = 'ok', supply DESC LIMIT 50"""
         height=7,
         means="Each unit in the newest minute, with the racks it cools and how many of their GPUs are slowed down.",
         do="Little flow and warm return: pump or valve. Leak: see the runbook, at once.",
-    )
-
-
-def _temperatures() -> Panel:
-    sql = f"""SELECT {FACILITY.time},
-    max(supply_temp_c_max) AS "warmest supply", avg(supply_temp_c_max) AS "mean supply",
-    max(return_temp_c_max) AS "warmest return", avg(return_temp_c_max) AS "mean return"
-FROM {FACILITY.rows("supply_temp_c_max, return_temp_c_max", _ids("cdu"))}
-GROUP BY time
-{FACILITY.gaps}"""
-    return timeseries(
-        Power.COOLANT_TEMPERATURE,
-        "Coolant temperatures",
-        sql,
-        unit=units.CELSIUS,
-        bottom=None,
-        colours={
-            "warmest supply": colours.BAD,
-            "mean supply": colours.NEUTRAL,
-            "warmest return": colours.WARN,
-            "mean return": colours.GOOD,
-        },
-        means=f"Supply and return over all coolant distribution units: the warmest and the mean. {_WEEK}",
-        do="Warmest far from mean: one unit, see the table. Mean rising: the plant or the weather.",
-    )
-
-
-def _flow() -> Panel:
-    sql = f"""SELECT {FACILITY.time}, avg(flow_lpm_avg) AS "mean flow", min(flow_lpm_min) AS "lowest flow"
-FROM {FACILITY.rows("flow_lpm_avg, flow_lpm_min", _ids("cdu"))}
-GROUP BY time
-{FACILITY.gaps}"""
-    return timeseries(
-        Power.COOLANT_FLOW,
-        "Coolant flow",
-        sql,
-        unit=units.of("facility-telemetry", "flow_lpm"),
-        colours={"mean flow": colours.NEUTRAL, "lowest flow": colours.BAD},
-        means=f"Flow over all coolant distribution units: the mean and the lowest. {_WEEK}",
-        do="Lowest falling alone: one pump or valve; its racks follow in heat within minutes.",
     )
 
 
