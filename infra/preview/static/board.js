@@ -33,6 +33,8 @@ export class Board {
 
   /** Choices of the variables; those that the board made itself go into the address, which is what links hand on. */
   async choose(again = false) {
+    clearInterval(this.watching);
+    document.documentElement.dataset.idle = "no";
     await this.variables.load(again);
     update({ variables: this.variables.values() }, true);
     this.bar?.();

@@ -28,6 +28,7 @@ async function start() {
 /** Show what the address says. */
 async function open() {
   const state = readAddress();
+  document.documentElement.dataset.idle = "no";
   hideTip();
   document.querySelector(".popover")?.close();
   document.documentElement.classList.toggle("kiosk", state.kiosk);
