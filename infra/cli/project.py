@@ -100,7 +100,9 @@ def command(
         if as_json and not once:
             print_json(asdict(step))
 
-    projector = Projector(lambda: connect_store(settings, admin=True), projector_settings(settings, owner), on_step=count)
+    projector = Projector(
+        lambda: connect_store(settings, admin=True), projector_settings(settings, owner), on_step=count
+    )
     if not once:
         _say_what_is_refused(settings)
         projector.run(stop)
