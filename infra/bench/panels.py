@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.bench import day
+from infra.bench.cpu import CpuMeter
 from infra.connections import connect_store
 from infra.grafana.expand import Dashboard, Query, TimeRange, choose, dashboards, expand, interval_of, queries, run
 from infra.grafana.expand.timerange import HOUR_MS
@@ -41,6 +42,8 @@ class Timed:
     seconds: list[float]
     rows: int
     read_rows: int | None
+    cpu_s: float = 0.0
+    """The store's CPU for one run, its background work included; tells on a busy machine, too."""
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Timed:
             "title": self.query.panel.title if self.query.panel else self.query.name,
             "range": self.span,
             "ms": [round(each * 1000, 1) for each in self.seconds],
+            "cpu_ms": round(self.cpu_s * 1000, 1),
             "rows": self.rows,
             "read_rows": self.read_rows,
             **({"error": self.error} if self.error else {}),
@@ -74,6 +78,10 @@ class Measured:
             for each in timed.seconds
         )
 
+    def cpu(self, audience: str) -> list[float]:
+        """The store's CPU milliseconds of each query and range."""
+        return sorted(each.cpu_s * 1000 for each in self.timed if each.query.dashboard.audience == audience)
+
     def report(self) -> dict[str, Any]:
         boards = {timed.query.dashboard.uid: timed.query.dashboard for timed in self.timed}
         slowest = sorted((timed for timed in self.timed if timed.seconds), key=lambda timed: -timed.median_ms)[:SLOWEST]
@@ -81,6 +89,7 @@ class Measured:
         return {
             **{audience: {**summary(self.of(audience)), "goal_p95_ms": goal} for audience, goal in GOALS_MS.items()},
             "boards": {uid: summary(self.of(uid=uid)) for uid in boards},
+            "cpu_ms": {audience: summary(self.cpu(audience)) for audience in GOALS_MS},
             "slowest": [timed.as_dict() for timed in slowest],
             "errors": errors,
         }
@@ -130,13 +139,15 @@ def measure(stack: Stack, customer: str, end_ms: int, repeats: int, hours: float
         "operator": connect_store(stack.settings, database="gpufleet"),
         "customer": connect_store(stack.settings, database="gpufleet", tenant=customer),
     }
+    assert stack.store is not None
+    meter = CpuMeter({"store": stack.store.pid})
     measured = Measured()
     for board in dashboards(BOARDS):
         if only and only not in board.uid:
             continue
         say(f"{board.uid}: {len(list(queries(board)))} queries")
         for span, time_range in _spans(board, end_ms, hours):
-            measured.timed += _board(clients[board.audience], board, span, time_range, repeats)
+            measured.timed += _board(clients[board.audience], board, span, time_range, repeats, meter)
     for client in clients.values():
         client.close()
     return measured
@@ -150,17 +161,22 @@ def _spans(board: Dashboard, end_ms: int, hours: float) -> Iterator[tuple[str, T
         yield f"now-{hours:g}h", whole
 
 
-def _board(client: Client, board: Dashboard, span: str, time_range: TimeRange, repeats: int) -> Iterator[Timed]:
+def _board(
+    client: Client, board: Dashboard, span: str, time_range: TimeRange, repeats: int, meter: CpuMeter
+) -> Iterator[Timed]:
     variables = choose(client, board, time_range)
     for query in queries(board):
         sql = expand(query.sql, time_range, variables, interval_of(query, time_range))
         timed = Timed(query, span, [], 0, None)
         try:
-            frames = [run(client, sql) for _ in range(repeats + 1)]
+            run(client, sql)
+            before = meter.read()["store"].cpu_s
+            frames = [run(client, sql) for _ in range(repeats)]
+            timed.cpu_s = (meter.read()["store"].cpu_s - before) / repeats
         except Exception as error:  # noqa: BLE001 - named in the report; the others go on
             timed.error = str(error).strip().splitlines()[0]
         else:
-            timed.seconds = [frame.seconds for frame in frames[1:]]
+            timed.seconds = [frame.seconds for frame in frames]
             timed.rows, timed.read_rows = len(frames[-1].rows), frames[-1].read_rows
         yield timed
 
@@ -197,12 +213,13 @@ def shown(report: dict[str, Any]) -> str:
     ]
     for audience, goal in GOALS_MS.items():
         lines.append(_line(audience, report[audience]) + f"   goal: p95 {goal:.0f} ms")
+        lines.append(_line("  CPU of the store", report["cpu_ms"][audience]))
     lines += [_line(uid, numbers) for uid, numbers in report["boards"].items()]
     lines += ["", "slowest, median of its runs:"]
     for each in report["slowest"]:
         read = f"{each['read_rows']:,} rows read" if each["read_rows"] is not None else ""
         lines.append(
-            f"{statistics.median(each['ms']):9.0f} ms  {each['query']}  {each['range']}  {read}  {each['title']}"
+            f"{statistics.median(each['ms']):9.0f} ms {each['cpu_ms']:7.0f} CPU-ms  {each['query']}  {each['range']}  {read}  {each['title']}"
         )
     lines += [f"error: {each['query']} {each['range']}: {each['error']}" for each in report["errors"]]
     return "\n".join(lines)
