@@ -46,7 +46,8 @@ class Throttles:
             node = world.fleet.nodes[int(self._state.nodes[position])]
             since, last = int(self._since[position, gpu]), int(self._last[position, gpu])
             why = _name(int(self._why[position, gpu]))
-            world.node_event(now_us, node, "throttle_end", gpu, value=why, ended_at=last, message="clocks free again")
+            # At the end itself, as the agent does: an end before its event is a flaw.
+            world.node_event(last, node, "throttle_end", gpu, value=why, ended_at=last, message="clocks free again")
             world.truth.note("throttle", node=node.node_id, gpu=gpu, why=why, at=since, until=last)
         self._since[ended] = 0
         self._any = bool((self._since > 0).any())
