@@ -218,9 +218,8 @@ def shown(report: dict[str, Any]) -> str:
     lines += ["", "slowest, median of its runs:"]
     for each in report["slowest"]:
         read = f"{each['read_rows']:,} rows read" if each["read_rows"] is not None else ""
-        lines.append(
-            f"{statistics.median(each['ms']):9.0f} ms {each['cpu_ms']:7.0f} CPU-ms  {each['query']}  {each['range']}  {read}  {each['title']}"
-        )
+        cost = f"{statistics.median(each['ms']):9.0f} ms {each['cpu_ms']:7.0f} CPU-ms"
+        lines.append(f"{cost}  {each['query']}  {each['range']}  {read}  {each['title']}")
     lines += [f"error: {each['query']} {each['range']}: {each['error']}" for each in report["errors"]]
     return "\n".join(lines)
 
