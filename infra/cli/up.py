@@ -59,7 +59,8 @@ def command(
     """Broker, store, simulated fleet, consumer and projector in one command, on this machine.
 
     Back-fills the last 24 hours, then runs live until Ctrl-C (or for the time given), serves the dashboards on a page
-    of this machine, and ends with the proof that every event was stored exactly once. Exit code 0 only if nothing was lost or doubled.
+    of this machine, and ends with the proof that every event was stored exactly once. Exit code 0 only if nothing was
+    lost or doubled.
     """
     from infra.up.run import Options, run
     from infra.up.view import View
