@@ -44,15 +44,15 @@ _FAULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
     "network": (("nic_down",), ("nic_flapping",), 5),
     "nic": (("nic_down",), (), 30),
     "link_flap": ((), ("nic_flapping",), 0),
-    "host": (("silent_node",), (), 50),
+    "host": ((), (), 0),
     "host_maintenance": ((), (), 0),
     "hang": (("hung_job",), (), 8),
     "thermal": ((), ("gpu_slowed", "gpu_hot"), 0),
     "clock": (("clock_offset",), (), 8),
     "sdc": ((), (), 0),
 }
-"""Fault -> (one of these must speak, these may, if it lasts at least so many minutes). A host that fails is silent for
-a sixth of its repair before its maintenance begins, an adapter's link likewise."""
+"""Fault -> (one of these must speak, these may, if it lasts at least so many minutes). An adapter's link is down for a
+sixth of its repair before its maintenance begins; a host that fails is silent, which the truth says beside it."""
 
 
 def causes(day: Day) -> list[Cause]:
@@ -81,8 +81,10 @@ def _causes(day: Day) -> Iterator[Cause]:
                 where = {"node": fact["node"], "gpu": str(fact["gpu"])}
                 yield Cause("straggler", where, begin, end, (), ("straggler",))
             case "silent":
-                long = end - begin >= 8 * MINUTE_S
-                yield Cause("silent", {"node": fact["node"]}, begin, end, ("silent_node",) * long, ("silent_node",))
+                # A failed host is silent for a sixth of its repair before its maintenance begins; a dark rack's nodes
+                # are their feed's.
+                told = {"host down": (end - begin) / 6, "no power": 0}.get(fact["why"], end - begin) >= 8 * MINUTE_S
+                yield Cause("silent", {"node": fact["node"]}, begin, end, ("silent_node",) * told, ("silent_node",))
             case "fault":
                 yield _fault(fact, begin, end)
 
