@@ -13,8 +13,10 @@ from infra.grafana.colours import STATES
 
 RANGE_S: Final = "dateDiff('second', $__fromTime, $__toTime)"
 """Length of the range that the board shows. [s]"""
-MINUTES_S: Final = "(dateDiff('minute', $__fromTime, toStartOfMinute($__toTime - 60)) * 60)"
-"""Seconds of the closed minutes of the range: what a GPU could have reported at most."""
+MINUTES_S: Final = "(dateDiff('minute', toStartOfMinute($__fromTime + 59), toStartOfMinute($__toTime - 60)) * 60)"
+"""Seconds of the whole minutes of the range, the last two left out: what a GPU could have reported at most."""
+IN_MINUTES: Final = "ts < toStartOfMinute($__toTime - 60)"
+"""The windows of these minutes: the newest may still be on their way."""
 RAW_S: Final = 900
 """Raw events are shown of at most this long before the end of the range. [s]"""
 
@@ -135,7 +137,7 @@ SICK: Final = Windows("sick_1m", 60, "", 24)
 
 def share(part: str, whole: str) -> str:
     """part / whole, NULL where there is no whole: nothing expected is neither all nor nothing."""
-    return f"if({whole} > 0, {part} / {whole}, NULL)"
+    return f"if(({whole}) > 0, ({part}) / ({whole}), NULL)"
 
 
 def weighted(metric: str) -> str:

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards.customer import limits
 from infra.grafana.boards.ids import Effect, Throughput, Usage
 from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeseries
-from infra.grafana.query import MINUTES_S, USAGE, only, recent, share
+from infra.grafana.query import IN_MINUTES, MINUTES_S, USAGE, only, recent, share
 from infra.grafana.target import CUSTOMER
 
 _ALL: Final = f"tenant != '' AND {only('site')}"
@@ -99,7 +99,7 @@ def usage_completeness(id_: int, width: int = 4) -> Panel:
     long = "dateDiff('second', $__fromTime, $__toTime) > 43200"
     sql = f"""SELECT if({long}, hours / {_HOURS}, minutes * 60 / {MINUTES_S}) AS "Minutes with usage"
 FROM (SELECT least(uniqExactIf(ts, window_s = 3600), {_HOURS}) AS hours, uniqExact(ts) AS minutes
-    FROM {USAGE.rows("requests", f"{_ALL} AND (NOT {long} OR ts < toStartOfHour($__toTime))")})
+    FROM {USAGE.rows("requests", f"{_ALL} AND if({long}, ts < toStartOfHour($__toTime), {IN_MINUTES})")})
 WHERE hours > 0 OR minutes > 0"""
     return stat(
         id_,

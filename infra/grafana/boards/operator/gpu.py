@@ -10,7 +10,21 @@ from infra.grafana.boards import common
 from infra.grafana.boards.ids import Gpu
 from infra.grafana.boards.operator import counters
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, timeseries
-from infra.grafana.query import GPU, MINUTES_S, SICK, chosen, gpu_state, known, last, only, raw, recent, share, weighted
+from infra.grafana.query import (
+    GPU,
+    IN_MINUTES,
+    MINUTES_S,
+    SICK,
+    chosen,
+    gpu_state,
+    known,
+    last,
+    only,
+    raw,
+    recent,
+    share,
+    weighted,
+)
 from infra.grafana.target import OPERATOR
 
 _NODE: Final = f"{only('site')} AND node_id = {chosen('node')}"
@@ -117,7 +131,7 @@ WHERE median > 0 AND clock > 0""",
             Gpu.COMPLETENESS,
             "Completeness",
             f"""SELECT {share("sum(seconds)", MINUTES_S)} AS "Completeness"
-FROM {GPU.rows("seconds", SCOPE)}""",
+FROM {GPU.rows("seconds", f"{SCOPE} AND {IN_MINUTES}")}""",
             unit=units.RATIO,
             decimals=1,
             steps=thresholds.COMPLETENESS,

@@ -9,7 +9,20 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Fleet, Node
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, timeseries
-from infra.grafana.query import GPU, MINUTES_S, SICK, chosen, gpu_state, known, newest_sick, only, raw, recent, share
+from infra.grafana.query import (
+    GPU,
+    IN_MINUTES,
+    MINUTES_S,
+    SICK,
+    chosen,
+    gpu_state,
+    known,
+    newest_sick,
+    only,
+    raw,
+    recent,
+    share,
+)
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND node_id = {chosen('node')}"
@@ -113,7 +126,7 @@ HAVING count() > 0""",
             Node.COMPLETENESS,
             "Completeness",
             f"""SELECT {share("seconds", f"(gpus * {MINUTES_S})")} AS "Completeness"
-FROM (SELECT least(sum(seconds), 1e15) AS seconds FROM {GPU.rows("seconds", SCOPE)}) AS r,
+FROM (SELECT least(sum(seconds), 1e15) AS seconds FROM {GPU.rows("seconds", f"{SCOPE} AND {IN_MINUTES}")}) AS r,
     (SELECT sum(length(gpu_index)) AS gpus FROM gpufleet.node_place FINAL WHERE {SCOPE}) AS n""",
             unit=units.RATIO,
             decimals=1,
