@@ -38,7 +38,7 @@ types: $(VENV)/.stamp-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.stamp-dev $(GRAFANA_VENV)/.stamp
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-up
 	$(BIN)/gpufleet bench ingest $(ARGS)

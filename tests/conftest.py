@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -22,27 +22,31 @@ if TYPE_CHECKING:
     from tests.story import Story
 
 
-SHARED = ("live", "story")
-"""Session fixtures that take a minute to set up."""
-LONG = ("e2e", "grafana")
+SHARED = {"e2e": "live", "grafana": "story", "preview": "story", "tenancy": "story"}
+"""Folder of tests -> the session fixture that its tests share, which takes a minute to set up."""
+LONG = tuple(SHARED)
 """Folders of tests whose files take minutes."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes (`pytest -n 2 --dist loadgroup`): who runs what, and in which order.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that no process waits for another's last file."""
+    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
 
-    Tests that share a costly session fixture stay in one process, which alone sets it up, and so do the tests of a
-    file. The long ones come first, so that no process waits for another's last file.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With several processes (`pytest -n 2`): tests of a file stay in one, and so do those of folders that share.
+
+    (xdist's own groups need a way into pytest that version 9.2 has closed.)
     """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        asked = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in asked), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(group))
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.parent.name not in LONG)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePosixPath(nodeid.partition("::")[0])
+            return SHARED.get(path.parent.name, str(path))
+
+    return ByPlace(config, log)
 
 
 def missing(what: str, why: str) -> NoReturn:
