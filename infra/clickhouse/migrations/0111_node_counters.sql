@@ -77,8 +77,8 @@ CREATE TABLE IF NOT EXISTS gpufleet.node_counters
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMMDD(ts)
-PRIMARY KEY (site, toStartOfMinute(ts), node_id, ts)
-ORDER BY (site, toStartOfMinute(ts), node_id, ts, producer_id, run_id, seq)
+PRIMARY KEY (site, toStartOfMinute(ts), node_id)
+ORDER BY (site, toStartOfMinute(ts), node_id, producer_id, run_id, seq)
 TTL toDateTime(ts) + INTERVAL {{raw_days}} DAY
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000
 COMMENT 'Slow lane of a node: counters and slow states, sampled every 10 s, sent every minute and at once on change. Same form as node-telemetry; per-NIC arrays are in (nic, tick) order.';

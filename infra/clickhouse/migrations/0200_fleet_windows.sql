@@ -147,6 +147,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.rack_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), rack, gpu_model, tenant, ts)
+ORDER BY (site, toStartOfHour(ts), rack, gpu_model, tenant, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'GPU metrics per rack, model and tenant, minute; summed from rack_10s, energy from gpu_1m';

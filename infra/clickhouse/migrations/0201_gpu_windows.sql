@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS gpufleet.gpu_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), node_id, gpu_index, tenant, ts)
+ORDER BY (site, toStartOfHour(ts), node_id, gpu_index, tenant, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'Metrics per GPU and minute; recomputed from node_telemetry when the minute has closed';
 
@@ -104,6 +104,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.gpu_1h
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMM(ts)
-ORDER BY (site, toStartOfDay(ts), node_id, gpu_index, tenant, ts)
+ORDER BY (site, toStartOfDay(ts), node_id, gpu_index, tenant, toHour(ts))
 TTL ts + toIntervalDay({{hour_days}})
 COMMENT 'Metrics per GPU, tenant and hour; summed from gpu_1m';

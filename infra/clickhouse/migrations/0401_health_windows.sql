@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS gpufleet.health_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), rack, gpu_model, tenant, lease_id, ts)
+ORDER BY (site, toStartOfHour(ts), rack, gpu_model, tenant, lease_id, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'Health of the GPUs per rack, model, lease and minute, silence included';
 
@@ -72,6 +72,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.health_1h
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMM(ts)
-ORDER BY (site, toStartOfDay(ts), gpu_model, tenant, lease_id, ts)
+ORDER BY (site, toStartOfDay(ts), gpu_model, tenant, lease_id, toHour(ts))
 TTL ts + toIntervalDay({{hour_days}})
 COMMENT 'Health of the GPUs per model, lease and hour; summed from health_1m';

@@ -44,6 +44,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.fleet_1h
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMM(ts)
-ORDER BY (site, toStartOfDay(ts), gpu_model, tenant, ts)
+ORDER BY (site, toStartOfDay(ts), gpu_model, tenant, toHour(ts))
 TTL ts + toIntervalDay({{hour_days}})
 COMMENT 'GPU metrics per model, tenant and hour; summed from fleet_10s, energy from rack_1m';

@@ -26,6 +26,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.sick_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), node_id, gpu_index, reason, ts)
+ORDER BY (site, toStartOfHour(ts), node_id, gpu_index, reason, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'What was wrong with which GPU, minute by minute, with the action to take';

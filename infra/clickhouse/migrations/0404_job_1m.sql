@@ -31,6 +31,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.job_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), job_id, ts)
+ORDER BY (site, toStartOfHour(ts), job_id, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'What each job did, minute by minute: activity, power, traffic, its slowest GPU, whether it hangs';

@@ -24,6 +24,6 @@ CREATE TABLE IF NOT EXISTS gpufleet.facility_1m
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toYYYYMMDD(ts)
-ORDER BY (site, toStartOfHour(ts), asset_id, ts)
+ORDER BY (site, toStartOfHour(ts), asset_id, toMinute(ts))
 TTL ts + toIntervalDay({{minute_days}})
 COMMENT 'Power and cooling assets, minute by minute';
