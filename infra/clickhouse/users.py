@@ -40,7 +40,7 @@ class Account:
         if not _SHA256.fullmatch(self.password_sha256):
             raise ValueError(f"user {self.name}: expected the SHA-256 of the password as 64 hex digits")
         if self.tenant and self.tenant != self.name:
-            raise ValueError(f"user {self.name}: a tenant's user bears the tenant's name, found tenant {self.tenant!r}")
+            raise ValueError(f"user {self.name}: expected the name of its tenant, found tenant {self.tenant!r}")
         if bool(self.role) == bool(self.tenant) or self.role not in ("", WRITER, OPERATOR, READER):
             raise ValueError(
                 f"user {self.name}: expected either a tenant or one of {WRITER}, {OPERATOR}, {READER} as role,"

@@ -235,7 +235,7 @@ def test_xids_come_with_the_action_and_who_says_so(db: Database) -> None:
                 "recovery_action": verdict,
                 "gpu_index": 0,
             }
-            for i, (code, verdict) in enumerate([(79, None), (13, None), (13, 2), (54, None), (149, None)])
+            for i, (code, verdict) in enumerate([(79, None), (13, None), (13, 2), (54, None), (9999, None)])
         ),
         {"site": site, "node_id": "a", "ts": t, "event": "gpu_lost", "gpu_index": 0},
     )
@@ -243,6 +243,6 @@ def test_xids_come_with_the_action_and_who_says_so(db: Database) -> None:
         (79, "reboot_node", "table"),
         (13, "restart_app", "table"),
         (13, "reboot_node", "driver"),
-        (54, "unclassified", "nobody"),
-        (149, "workflow", "table"),
+        (54, "check_mechanicals", "table"),
+        (9999, "unclassified", "nobody"),
     ]
