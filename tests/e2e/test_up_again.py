@@ -88,12 +88,16 @@ def test_ctrl_c_in_the_back_fill_stops_cleanly_and_the_next_start_goes_on(tmp_pa
 
 
 def check_wrong_passwords(data: Path) -> None:
-    """A reader of the running store whose password is wrong is told so."""
+    """Whoever comes to the running store with a wrong password is told so: a reader, and the pipeline's own user."""
     wrong = data.parent / "wrong.password"
     wrong.write_text("not-the-password\n")
     wrong.chmod(0o600)
-    for command in (["sql", "SELECT 1"], ["consume"], ["project"]):
-        done = gpufleet(data.parent, *command, "--data", data, "--set", f"store.password_file={wrong}")
+    for command, key in (
+        (["sql", "SELECT 1"], "password_file"),
+        (["consume"], "admin_password_file"),
+        (["project"], "admin_password_file"),
+    ):
+        done = gpufleet(data.parent, *command, "--data", data, "--set", f"store.{key}={wrong}")
         assert done.returncode == 3, done.stderr
         said = one_line(done)
         assert "gpufleet" in said
