@@ -51,13 +51,13 @@ clean:
 
 # A stamp is newer than the files it was made from, so that a second run does nothing.
 $(VENV)/.stamp-up: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo 'Installing gpufleet[agent,embedded]: about 308 MB to download the first time (ClickHouse is most of it).' \
+	@echo 'Installing gpufleet[agent,embedded]: more than 300 MB to download the first time (ClickHouse is most of it).' \
 		'Runs on Linux x86-64, Linux arm64 and macOS arm64.'
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[agent,embedded]'
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo 'Installing gpufleet[dev]: about 343 MB to download the first time (ClickHouse is most of it).' \
+	@echo 'Installing gpufleet[dev]: more than 340 MB to download the first time (ClickHouse is most of it).' \
 		'Runs on Linux x86-64, Linux arm64 and macOS arm64.'
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/.stamp-up $@
