@@ -48,7 +48,7 @@ class ConditionPasses:
         if conditions.frontier is None:
             conditions.frontier = self._first(now, oldest_raw)
         waiting = self._work.minutes
-        full = conditions.due(conditions.full, now, waiting)
+        full = self._whole_at_first(conditions.due(conditions.full, now, waiting))
         silent_to = conditions.frontier
         if conditions.frontier is not None:
             silent_to = self._silent(conditions.target(now, waiting), full)
@@ -113,6 +113,19 @@ HAVING count() > 0""",
         until = min(target, frontier + SILENT_STATEMENTS * step * MINUTE_S)
         full.update(dict.fromkeys(range(frontier, until, MINUTE_S)))
         return until
+
+    def _whole_at_first(self, full: dict[int, Nodes]) -> dict[int, Nodes]:
+        """Minutes before the frontier that were never computed are computed as a whole, whoever sent in them: they lie
+        before the first projector's first look, and a node that is silent in them is named by no batch of theirs."""
+        frontier = self._conditions.frontier
+        narrow = [m for m, nodes in full.items() if nodes is not None and frontier is not None and m < frontier]
+        if not narrow:
+            return full
+        window = Range(min(narrow), max(narrow) + MINUTE_S)
+        sql = f"SELECT DISTINCT toUnixTimestamp(ts) FROM gpufleet.{HEALTH_1M.name} WHERE {scope(window)}"
+        known = {int(row[0]) for row in rows(self._store, sql)}
+        first = set(narrow) - known
+        return {m: None if m in first else nodes for m, nodes in full.items()}
 
     def _nodes(self) -> int:
         return int(scalar(self._store, "SELECT countIf(notEmpty(gpu_index)) FROM gpufleet.node_place FINAL"))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from consumers.audit import windows as audited
+from consumers.projector import condition_passes
 from consumers.projector.projector import Projector
 from consumers.projector.windows import HEALTH_COUNTS, HEALTH_SUMS, Range
+from infra.embedded.store.process import StoreProcess
 from tests.projector.conftest import Bench
 from tests.projector.events import US, gpu_uuid
 
@@ -196,10 +199,30 @@ INNER JOIN
     assert "healthy_s" in wrong[0].detail
 
 
+def test_a_back_fill_from_before_the_first_look_tells_of_silent_nodes_too(
+    fresh_store: StoreProcess, bench_of: Callable[[StoreProcess], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches name who sent; a node that sent nothing for hours is in none of them, and is silent all the same."""
+    monkeypatch.setattr(condition_passes, "FIRST_LOOK_S", 600)
+    bench, t = bench_of(fresh_store), minutes_ago(3 * 1440)
+    bench.events.insert("inventory", [placed(bench, node, t) for node in ("a0", "a1", "b0")])
+    for minute in range(3):  # a batch a minute, as a slow producer makes them
+        sent = [minute_of(bench, "a0", t + 60 * minute)]
+        bench.events.insert("node-telemetry", sent, late_producers=["a0"], append_ts_max=datetime.now(UTC))
+    projector = bench.projector()
+    bench.project(projector)
+    projector.close()
+    window = Range(t, t + 180)
+    found = bench.windows("sick_1m", f"AND reason = 'silent' AND ts < toDateTime({window.end})")
+    silent = {(row["start"], row["node_id"], row["gpu_index"]) for row in found}
+    assert silent == {(t + 60 * m, node, gpu) for m in range(3) for node in ("a1", "b0") for gpu in GPUS}
+    health = bench.windows("health_1m", f"AND ts < toDateTime({window.end})")
+    assert sum(row["gpus_unknown"] for row in health) == 3 * 2 * len(GPUS)
+    assert [f for f in audited.compare(bench.client, window) if f.topic in ("health_1m", "sick_1m")] == []
+
+
 def _local(since: Any, expected: int) -> int:
     """clickhouse-connect gives UTC times without a zone: read as local time, like ``timestamp()`` does."""
-    from datetime import UTC, datetime
-
     return int(datetime.fromtimestamp(expected, UTC).replace(tzinfo=None).timestamp())
 
 
