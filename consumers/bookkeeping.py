@@ -10,6 +10,7 @@ from typing import Protocol
 from consumers.batch import TopicPartition
 from consumers.boot import BootWatch
 from consumers.errors import ConsumerError
+from consumers.failpoints import failpoint
 from consumers.ledger import Entry, Ledger
 from consumers.store import Boot
 
@@ -45,6 +46,7 @@ class Bookkeeper:
     def record(self, entries: Sequence[Entry]) -> None:
         """Entries for the next round."""
         self._entries.extend(entries)
+        failpoint("recorded")
 
     @property
     def busy(self) -> bool:
@@ -73,6 +75,7 @@ class Bookkeeper:
     def _run(self, entries: list[Entry], offsets: Mapping[TopicPartition, int]) -> Report:
         try:
             self._ledger.write(entries)
+            failpoint("ledger written")
             # After the ledger: a restart in between is seen, and the offsets are not committed.
             return Report(offsets, restarted=self._watch.restarted(self._store.boot()))
         except ConsumerError as error:

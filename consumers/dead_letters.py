@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.batch import Bad
 from consumers.errors import FatalError, KafkaUnavailableError
+from consumers.failpoints import failpoint
 from consumers.intake import DEAD_LETTERS, identity_of
 from schemas import catalogue, framing, identity
 from schemas.catalogue import Schema
@@ -138,3 +139,4 @@ class DeadLetterWriter:
                 self._producer = None  # a fatal error ends an idempotent producer; a new one always works
                 why = failed[0].str() if failed else f"{left} not acknowledged in {self._timeout_s:.0f} s"
                 raise KafkaUnavailableError(f"dead letters cannot be written: {why}")
+        failpoint("dead letters flushed")

@@ -10,6 +10,7 @@ from consumers import identity_filter, ledger, quarantine
 from consumers.batch import Bad, Batch, Insert, Message
 from consumers.clock import Clock
 from consumers.errors import Reason, RefusedError, StoreMemoryError, StoreUnavailableError, TableBehindError
+from consumers.failpoints import failpoint
 from consumers.identity_filter import Lookup
 from consumers.intake import producer_of
 from consumers.ledger import Entry, Lateness
@@ -69,12 +70,14 @@ class Delivery:
         kept = identity_filter.survivors(batch, self._store)
         if learned or any(group.suspects for insert in batch.inserts for _, group in insert.groups):
             self._metrics.lookup_seconds.observe(self._clock.monotonic() - began)
+        failpoint("looked up")
         for insert in batch.inserts:
             messages = [kept[id(group)] for _, group in insert.groups]
             stored = self._insert(batch, insert, messages)
             if stored is not None:
                 for (_, group), some in zip(insert.groups, messages, strict=True):
                     kept[id(group)] = [message for message in some if id(message) in stored]
+        failpoint("inserted")
         bad = [one for chunk in batch.chunks for one in chunk.bad]
         self._letters.write([(one, chunk.topic_id) for chunk in batch.chunks for one in chunk.bad])
         return Delivered(batch, ledger.entries(batch, kept, self._lateness), learned, bad)
@@ -122,6 +125,7 @@ class Delivery:
         for at in range(0, len(messages), step):
             values = [message.value() or b"" for message in messages[at : at + step]]
             body = writer.frame([memoryview(value)[PREFIX_BYTES:] for value in values])
+            failpoint("framed")
             self._guard.check()
             self._store.insert(schema, body)
 

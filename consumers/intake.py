@@ -14,6 +14,7 @@ from consumers.batch import Bad, Chunk, Group, Limits, Message
 from consumers.clock import Clock
 from consumers.datum import HeadError, check_sequel, read_head, sequel
 from consumers.errors import BadMessageError, Reason
+from consumers.failpoints import failpoint
 from consumers.schema_book import SchemaBook
 from consumers.settings import ConsumeSettings
 from consumers.watermark import UNKNOWN, Watermarks
@@ -73,6 +74,7 @@ class PartitionIntake:
 
         Fewer than all only when RegistryUnavailableError is raised: then ``next_offset`` is the first not taken.
         """
+        failpoint("polled")
         settings = self._settings
         future_us = int(settings.future_limit_s * 1e6) if self._judged else 1 << 62
         floor_us = HISTORY_FLOOR_US if self._judged else 0

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from consumers.batch import Bad, Batch, Chunk, Group, Message
 from consumers.clock import Clock
 from consumers.errors import StoreUnavailableError
+from consumers.failpoints import failpoint
 from consumers.intake import identity_of
 
 TABLE = "ingest_ledger"
@@ -157,6 +158,7 @@ class Ledger:
             self._last_at = max(self._clock.now_us(), self._last_at + 1)
             self._stamped.append((self._last_at, entry))
         if self._stamped:
+            failpoint("ledger stamped")
             lines = "\n".join(json.dumps(self._line(at, entry)) for at, entry in self._stamped)
             try:
                 self._store.append(TABLE, COLUMNS, lines)

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from consumers import batch
 from consumers.assignment import Partition, Start, starts, topic_ids
 from consumers.errors import ConsumerError
+from consumers.failpoints import failpoint
 from consumers.metrics import Metrics
 from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
@@ -57,6 +58,7 @@ class Membership:
             partition = self._make(start, self._topic_ids[start.topic])
             self._partitions[partition.key] = partition
         consumer.incremental_assign([TopicPartition(s.topic, s.partition, s.offset) for s in found])
+        failpoint("assigned")
         self._guard.confirm()
         self._metrics.assigned.set(len(self._partitions))
         log.info("assigned %s", _names(partitions))
@@ -66,6 +68,7 @@ class Membership:
         self._metrics.rebalances.labels("revoked").inc()
         try:
             self._drain({(p.topic, p.partition) for p in partitions})
+            failpoint("revoke drained")
         except ConsumerError as error:
             self.error = error
         self._forget(partitions)

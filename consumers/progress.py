@@ -15,6 +15,7 @@ from consumers.assignment import Partition
 from consumers.bookkeeping import Bookkeeper, Report
 from consumers.clock import Clock
 from consumers.errors import FatalError, StoreCredentialsError
+from consumers.failpoints import failpoint
 from consumers.metrics import Metrics
 from consumers.stall import StallGuard
 from consumers.store_state import StoreState
@@ -121,6 +122,7 @@ class Progress:
         if not offsets:
             return
         partitions = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets]
+        failpoint("to commit")
         try:
             if wait:
                 # Without a callback of its own a waiting commit returns the answers; on_commit is not called for it.
@@ -129,6 +131,7 @@ class Progress:
                 self.kafka.commit(offsets=partitions, asynchronous=True)
         except KafkaException as error:
             self.on_commit(error.args[0], [])
+        failpoint("committed")
 
     def _prove_membership(self) -> None:
         """Commit what is committed already: only a member of the current generation can."""

@@ -24,6 +24,7 @@ from consumers.errors import (
     StoreUnavailableError,
     TableBehindError,
 )
+from consumers.failpoints import failpoint
 from consumers.watermark import Key
 from schemas.catalogue import EventKind, Retention, Schema
 
@@ -82,10 +83,13 @@ class Boot:
 
 
 class EventStore:
-    """The event tables of one database. Thread-safe (the client has no session); connects on first use."""
+    """The event tables of one database. Thread-safe (the client has no session); connects on first use.
 
-    def __init__(self, connect: Callable[[], Client], database: str) -> None:
-        self._connect, self._database = connect, database
+    With a ``suffix``, tables of the same shape beside them: what a rebuild fills.
+    """
+
+    def __init__(self, connect: Callable[[], Client], database: str, suffix: str = "") -> None:
+        self._connect, self._database, self._suffix = connect, database, suffix
         self._client: Client | None = None
 
     def insert(self, schema: Schema, body: bytes) -> None:
@@ -95,13 +99,14 @@ class EventStore:
         """
         with _explained(schema.kind.topic):
             self._open().raw_insert(
-                f"{self._database}.{schema.kind.table}",
+                self._table(schema.kind),
                 column_names=[field["name"] for field in schema.fields],
                 insert_block=_Body(body),
                 settings=dict(INSERT_SETTINGS),
                 fmt="Avro",
                 transport_settings={"Content-Length": str(len(body))},
             )
+        failpoint("insert answered")
 
     def append(self, table: str, columns: Sequence[str], lines: str) -> None:
         """Rows as JSONEachRow into another table of the database."""
@@ -119,7 +124,7 @@ class EventStore:
         found: set[tuple[str, int, int]] = set()
         for part in _parts(wanted):
             text = (
-                f"SELECT producer_id, run_id, seq FROM {self._database}.{kind.table}"
+                f"SELECT producer_id, run_id, seq FROM {self._table(kind)}"
                 f" WHERE site IN ({_strings(w.site for w in part)})"
                 f" AND {kind.key} IN ({_strings(w.key for w in part)}) AND ts IN ({_times(w.ts for w in part)})"
             )
@@ -171,11 +176,14 @@ class EventStore:
             runs = ", ".join(str(run) for run in dict.fromkeys(run for _, run in part))
             narrow = f" AND {kind.key} IN ({producers})" if own_key else ""
             text = (
-                f"SELECT producer_id, run_id, max(seq) FROM {self._database}.{kind.table}"
+                f"SELECT producer_id, run_id, max(seq) FROM {self._table(kind)}"
                 f" WHERE run_id IN ({runs}) AND producer_id IN ({producers}){narrow}{more} GROUP BY producer_id, run_id"
             )
             found |= {(producer, run): seq for producer, run, seq in self._rows(text, kind.topic)}
         return found
+
+    def _table(self, kind: EventKind) -> str:
+        return f"{self._database}.{kind.table}{self._suffix}"
 
     def _rows(self, text: str, about: str) -> list[tuple[Any, ...]]:
         with _explained(about):
@@ -191,7 +199,10 @@ class _Body(io.BytesIO):
     """An insert's body, sent in large pieces: the HTTP client asks for 16 KiB at a time."""
 
     def read(self, size: int | None = -1) -> bytes:
-        return super().read(max(size, 1 << 20) if size is not None and size > 0 else size)
+        part = super().read(max(size, 1 << 20) if size is not None and size > 0 else size)
+        if not part:
+            failpoint("insert sent")  # the client asks for more only when what it had is on its way
+        return part
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from consumers.attribution import rewrite
 from consumers.attribution.changes import Touched
+from consumers.failpoints import failpoint
 from consumers.projector import ledger
 from consumers.projector.conditions import Conditions
 from consumers.projector.lock import OwnershipLostError, StoreLock
@@ -220,6 +221,7 @@ class Projector:
                 continue
             last_time = at in self._leases
             self._lock.check(store)
+            failpoint("lease read")
             done = rewrite.reassign(
                 store,
                 since=int((at - 600) * 1e6),  # the ledger's row carries the consumer's clock
@@ -261,6 +263,7 @@ class Projector:
         if position != self._saved and self._monotonic() - self._saved_at > 5:
             ledger.save(store, position, self._settings.owner)
             self._saved, self._saved_at = position, self._monotonic()
+            failpoint("position saved")
         frontier = work.conditions.frontier if work.conditions is not None else None
         if frontier is not None and frontier != self._frontier:
             ledger.save_frontier(store, frontier, self._settings.owner)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from consumers.failpoints import failpoint
 from consumers.projector import gpu_windows, health_windows, usage_windows
 from consumers.projector.store import WRITE_SETTINGS, Store, rows, scalar
 from consumers.projector.windows import (
@@ -180,7 +181,9 @@ class Recomputer:
         self._before()
         version = int(scalar(self._store, version_sql([table], window)))
         self._run(insert_sql(table, select, version))
+        failpoint("window inserted")
         self._run(tombstones_sql(table, window, version, narrowing))
+        failpoint("window written")
         count = (window.end - window.start) // table.window_s
         self.done.windows[table.name] = self.done.windows.get(table.name, 0) + count
 
