@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +192,13 @@ def test_wrong_and_double_file_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "0001_b.sql").rename(tmp_path / "2_b.sql")
     with pytest.raises(MigrationError, match=r"expected a name like 0310_gpu_views.sql, found 2_b.sql"):
         load(tmp_path)
+
+
+def test_every_table_view_and_dictionary_has_one_definition() -> None:
+    """Until a release fixes them, a change is made where the thing is defined, not beside it."""
+    created = re.findall(
+        r"CREATE (?:OR REPLACE )?(?:TABLE|VIEW|DICTIONARY) (?:IF NOT EXISTS )?(gpufleet\.\w+)",
+        "\n".join(migration.sql for migration in load()),
+    )
+    assert len(created) > 60
+    assert sorted(name for name, times in Counter(created).items() if times > 1) == []

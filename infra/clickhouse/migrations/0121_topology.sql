@@ -99,7 +99,8 @@ CREATE OR REPLACE VIEW gpufleet.gpu_inventory
     cdu LowCardinality(String) COMMENT 'Coolant distribution unit.',
     nvlink_domain LowCardinality(String) COMMENT 'NVLink domain.',
     nvlink_count Nullable(Int32) COMMENT 'NVLinks the GPU has.',
-    since DateTime64(6, 'UTC') COMMENT 'In this place and form since.'
+    since DateTime64(6, 'UTC') COMMENT 'In this place and form since.',
+    tenant LowCardinality(String) COMMENT 'Customer that leases the node now; empty = nobody.'
 )
 COMMENT 'GPUs of the fleet as the newest inventory of each node has them.'
 AS SELECT
@@ -115,16 +116,16 @@ AS SELECT
     cdu,
     nvlink_domain,
     nullIf(nvlinks, -1) AS nvlink_count,
-    valid_from AS since
+    since,
+    tenant
 FROM
 (
     SELECT
-        h.site AS site, h.node_id AS node_id, h.gpu_model AS gpu_model, h.rack AS rack, h.slot AS slot, h.feed AS feed,
-        h.pdu AS pdu, h.cdu AS cdu, h.nvlink_domain AS nvlink_domain, h.valid_from AS valid_from,
-        h.gpu_index[place] AS gpu_index,
-        if(place > length(h.gpu_uuid), toFixedString('', 16), h.gpu_uuid[place]) AS uuid,
-        if(place > length(h.gpu_nvlink_count), -1, h.gpu_nvlink_count[place]) AS nvlinks
-    FROM gpufleet.node_history AS h
-    ARRAY JOIN arrayEnumerate(h.gpu_index) AS place
-    WHERE h.valid_until >= toDateTime64('2298-12-31 00:00:00', 6, 'UTC') AND h.asset_kind = 'node'
+        p.site AS site, p.node_id AS node_id, p.tenant AS tenant, p.gpu_model AS gpu_model, p.rack AS rack,
+        p.slot AS slot, p.feed AS feed, p.pdu AS pdu, p.cdu AS cdu, p.nvlink_domain AS nvlink_domain, p.since AS since,
+        p.gpu_index[place] AS gpu_index,
+        if(place > length(p.gpu_uuid), toFixedString('', 16), p.gpu_uuid[place]) AS uuid,
+        if(place > length(p.gpu_nvlink_count), -1, p.gpu_nvlink_count[place]) AS nvlinks
+    FROM gpufleet.node_place AS p FINAL
+    ARRAY JOIN arrayEnumerate(p.gpu_index) AS place
 );

@@ -1,51 +1,4 @@
--- Views of what is now, and of what leases delivered, from the projections: cheap for a whole fleet, and with the tenant
--- of now where an inventory event keeps the tenant of its own time.
-
--- Grain: one GPU that should be there now: the starting point of anything that asks who is silent.
-CREATE OR REPLACE VIEW gpufleet.gpu_inventory
-(
-    site LowCardinality(String) COMMENT 'Data centre.',
-    node_id String COMMENT 'Node.',
-    gpu_index Int32 COMMENT 'Index of the GPU on the node.',
-    gpu_uuid String COMMENT 'UUID as NVIDIA writes it.',
-    gpu_model LowCardinality(String) COMMENT 'Model.',
-    rack LowCardinality(String) COMMENT 'Rack.',
-    slot LowCardinality(String) COMMENT 'Position in the rack.',
-    feed LowCardinality(String) COMMENT 'Power feed of the rack.',
-    pdu LowCardinality(String) COMMENT 'Rack PDU.',
-    cdu LowCardinality(String) COMMENT 'Coolant distribution unit.',
-    nvlink_domain LowCardinality(String) COMMENT 'NVLink domain.',
-    nvlink_count Nullable(Int32) COMMENT 'NVLinks the GPU has.',
-    since DateTime64(6, 'UTC') COMMENT 'In this place and form since.',
-    tenant LowCardinality(String) COMMENT 'Customer that leases the node now; empty = nobody.'
-)
-COMMENT 'GPUs of the fleet as the newest inventory of each node has them.'
-AS SELECT
-    site,
-    node_id,
-    gpu_index,
-    if(uuid = toFixedString('', 16), '', replaceRegexpOne(lower(hex(uuid)), '^(.{8})(.{4})(.{4})(.{4})(.{12})$', 'GPU-\\1-\\2-\\3-\\4-\\5')) AS gpu_uuid,
-    gpu_model,
-    rack,
-    slot,
-    feed,
-    pdu,
-    cdu,
-    nvlink_domain,
-    nullIf(nvlinks, -1) AS nvlink_count,
-    since,
-    tenant
-FROM
-(
-    SELECT
-        p.site AS site, p.node_id AS node_id, p.tenant AS tenant, p.gpu_model AS gpu_model, p.rack AS rack,
-        p.slot AS slot, p.feed AS feed, p.pdu AS pdu, p.cdu AS cdu, p.nvlink_domain AS nvlink_domain, p.since AS since,
-        p.gpu_index[place] AS gpu_index,
-        if(place > length(p.gpu_uuid), toFixedString('', 16), p.gpu_uuid[place]) AS uuid,
-        if(place > length(p.gpu_nvlink_count), -1, p.gpu_nvlink_count[place]) AS nvlinks
-    FROM gpufleet.node_place AS p FINAL
-    ARRAY JOIN arrayEnumerate(p.gpu_index) AS place
-);
+-- Views of what is now, and of what leases delivered, from the projections: cheap for a whole fleet.
 
 -- Grain: one GPU of the inventory, with its newest tick of the last minute. Starts from the inventory, so that a silent
 -- GPU has a row. For a fleet of thousands of nodes filter by node, rack or feed: it reads the last minute's raw events.
@@ -101,7 +54,6 @@ LEFT JOIN
     WHERE s.event_ts > now64(6) - toIntervalSecond(60) AND s.event_ts < now64(6) + toIntervalSecond(600)
     GROUP BY site, node_id, gpu_index
 ) AS n ON n.site = i.site AND n.node_id = i.node_id AND n.gpu_index = i.gpu_index;
-
 
 -- Grain: one site and model, now: the newest 10 seconds that the projector has made, at most 5 minutes old, beside the
 -- newest minute of health, at most an hour old.
@@ -172,7 +124,6 @@ LEFT JOIN
         WHERE ts > now() - 300 AND ts <= now() - 15 GROUP BY site)
     GROUP BY site, gpu_model
 ) AS w ON w.site = i.site AND w.gpu_model = i.gpu_model;
-
 
 -- Grain: one GPU and one reason why it is sick, in the newest closed minute, at most an hour old.
 CREATE OR REPLACE VIEW gpufleet.sick_gpus

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (lines of SQL)
-"""The migration that makes the views ``xid_actions``, ``xid_nvlink5`` and ``gpu_alarms`` from the Xid catalogue."""
+"""The migration that makes the views ``xid_actions`` and ``gpu_alarms`` from the Xid catalogue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.grafana.alerts.xid import NvLink5, catalogue, codes, nvlink5
 
-FILE = "0410_xid_catalogue.sql"
+FILE = "0119_xid_catalogue.sql"
 
 
 def migration() -> str:
