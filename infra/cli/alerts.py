@@ -134,43 +134,54 @@ def eval_(
 Examples:
   gpufleet alerts rehearse --hours 2 --nodes 24
   gpufleet alerts rehearse --hours 24 --nodes 64 --json > day.json
+  gpufleet alerts rehearse --hours 24 --nodes 64 --one-job
 Exit code 1 when a cause was not told, was told twice, or something was told without a cause.""",
 )
 @click.option("--hours", default=24.0, show_default=True, help="Length of the simulated day.")
 @click.option("--nodes", default=64, show_default=True, help="Nodes of the scaled Colossus 1.")
-@click.option("--rate-scale", default=30.0, show_default=True, help="Random faults, over the published rates.")
+@click.option(
+    "--rate-scale", type=float, help="Random faults, over the published rates.  [default: 30; 1 with --one-job]"
+)
 @click.option("--seed", default=1, show_default=True, help="Another day.")
 @click.option("--every-minute", is_flag=True, help="Evaluate every rule every minute, as Grafana does.")
+@click.option(
+    "--one-job",
+    is_flag=True,
+    help="One job on all nodes, every two hours one GPU 15 % slow; only the rules about jobs, every minute.",
+)
 @json_option
-def rehearse(hours: float, nodes: int, rate_scale: float, seed: int, every_minute: bool, as_json: bool) -> None:
-    """Run every operator's rule through a simulated day in a store of its own, and judge what was told."""
+def rehearse(
+    hours: float, nodes: int, rate_scale: float | None, seed: int, every_minute: bool, one_job: bool, as_json: bool
+) -> None:
+    """Run the operator's rules through a simulated day and judge what was told.
+
+    The day's events go through a broker, the consumer and the projector into a store of their own.
+    """
     import tempfile
     from datetime import UTC, datetime
     from pathlib import Path
 
-    from infra.clickhouse.client import ClickHouse, connect
-    from infra.clickhouse.migrate import migrate
-    from infra.embedded.store.process import StoreProcess
     from infra.errors import GpufleetError
     from infra.grafana.alerts.evaluate import asking
-    from infra.grafana.alerts.rehearsal.day import Plan, project, tell
+    from infra.grafana.alerts.rehearsal import pipeline
+    from infra.grafana.alerts.rehearsal.day import Plan, project
+    from infra.grafana.alerts.rehearsal.rehearse import OF_A_JOB, table, watched
     from infra.grafana.alerts.rehearsal.rehearse import rehearse as run
-    from infra.grafana.alerts.rehearsal.rehearse import table
 
     if hours < 1 or nodes < 8:
         raise UsageError("expected at least one hour (--hours) and eight nodes (--nodes)")
-    with tempfile.TemporaryDirectory() as folder, StoreProcess(Path(folder)) as store:
-        where = ClickHouse(store.host, store.port, store.username, store.password)
-        client, second = connect(where), connect(where)
-        migrate(client)
-        day = tell(client, Plan(hours, nodes, rate_scale, seed), datetime.now(UTC))
+    plan = Plan(hours, nodes, rate_scale if rate_scale is not None else 1.0 if one_job else 30.0, seed, one_job)
+    rules = [rule for rule in watched() if not one_job or rule.name in OF_A_JOB]
+    with tempfile.TemporaryDirectory() as folder, pipeline.stack(Path(folder), plan) as stack:
+        day = pipeline.tell(stack, plan, datetime.now(UTC))
         click.echo(f"{day.events} events stored, projecting", err=True)
-        if not project(lambda: connect(where), 3600):
+        if not project(stack.client, 3600):
             raise GpufleetError("the projector did not come to rest within an hour")
         click.echo("evaluating", err=True)
-        verdict = run(day, [asking(client), asking(second)], every_minute=every_minute)
-        client.close()
-        second.close()
+        clients = [stack.client(), stack.client()]
+        verdict = run(day, [asking(client) for client in clients], rules, every_minute=every_minute or one_job)
+        for client in clients:
+            client.close()
     if as_json:
         told = [
             {"rule": n.rule.name, "severity": n.rule.severity.value, "at": n.at, "labels": dict(n.alert.labels),
@@ -178,7 +189,7 @@ def rehearse(hours: float, nodes: int, rate_scale: float, seed: int, every_minut
             for n in verdict.told
         ]  # fmt: skip
         print_json({"told": told, "unheard": len(verdict.unheard), "repeated": len(verdict.repeated),
-                    "pages_at_full_size": verdict.pages_at_full_size})  # fmt: skip
+                    "told_after_s": verdict.waits, "pages_at_full_size": verdict.pages_at_full_size})  # fmt: skip
     else:
         click.echo(table(verdict))
     if verdict.unheard or verdict.repeated or verdict.false:

@@ -19,8 +19,8 @@ from producers.journal import Journal
 from producers.simulator import scenario as scenarios
 from producers.simulator import simulation, story
 from producers.simulator.incidents import INCIDENTS
-from producers.simulator.scenario import Faults, Jobs, Power, Scenario, Story
-from producers.simulator.simulation import Simulation
+from producers.simulator.scenario import Faults, Group, Jobs, Power, Scenario, Story, Tenant
+from producers.simulator.simulation import Simulation, Sink
 from producers.simulator.truth import Truth
 from producers.simulator.workload import Job, JobKind
 from producers.simulator.world import World
@@ -45,6 +45,8 @@ class Plan:
     rate_scale: float = 30.0
     """Random faults, over the published rates: a fleet so small would see one in days."""
     seed: int = 1
+    one_job: bool = False
+    """The whole fleet is one training job of H100, in which one GPU after another slows down by 15 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,21 @@ def scenario(plan: Plan) -> Scenario:
         link_flaps_per_day_1000_nics=rates.link_flaps_per_day_1000_nics * plan.rate_scale,
         repair_hours=2.0,
     )
-    return replace(
+    made = replace(
         whole,
         faults=faults,
         power=Power(feeds=4, feed_headroom=1.35),
         cooling=replace(whole.cooling, racks_per_cdu=2),
         jobs=Jobs(training_nodes=(2, 4, 8), training_hours=12.0),
         story=Story((), (), (), (), ()),
+    )
+    if not plan.one_job:
+        return made
+    return replace(
+        made,
+        groups=(Group("H100", plan.nodes),),
+        tenants=(Tenant("t", 1.0, training=1.0, serving=0.0),),
+        jobs=Jobs(training_nodes=(plan.nodes,), training_hours=10_000.0),
     )
 
 
@@ -98,18 +108,32 @@ def causes(world: World, start_us: int, end_us: int) -> None:
     world.at(at(0.84), lambda now: _hang(world, now, 15 * minutes))
 
 
+def slow_gpus(world: World, start_us: int, end_us: int) -> None:
+    """Queue one GPU of the largest job after another, one every two hours for twelve minutes, each somewhere else."""
+    hour = 60 * MINUTE_US
+    for number, at in enumerate(range(start_us + hour, end_us - hour // 2, 2 * hour)):
+        share, gpu = (0.5 + 0.37 * number) % 1.0, (7 + 3 * number) % 8
+
+        def begin(now: int, share: float = share, gpu: int = gpu) -> None:
+            slow_down(world, now, now + 12 * MINUTE_US, place=share, gpu=gpu)
+
+        world.at(at, begin)
+
+
 def training(world: World) -> list[Job]:
     """Training jobs, the largest first."""
     found = [job for job in world.scheduler.jobs.values() if job.kind is JobKind.TRAINING and not job.hung]
     return sorted(found, key=lambda job: (-len(job.nodes), job.job_id))
 
 
-def slow_down(world: World, now_us: int, until_us: int, clock: float = 0.85) -> None:
-    """One GPU of the largest training job runs at ``clock`` of its peers' SM clock."""
+def slow_down(
+    world: World, now_us: int, until_us: int, clock: float = 0.85, *, place: float = 0.5, gpu: int = -1
+) -> None:
+    """One GPU of the largest training job runs at ``clock`` of its peers' SM clock: ``place`` 0..1 among its nodes."""
     job = training(world)[0]
-    node = world.fleet.nodes[job.nodes[len(job.nodes) // 2]]
+    node = world.fleet.nodes[job.nodes[int(len(job.nodes) * place)]]
     state, position = world.where(node.index)
-    gpu = node.gpus - 1
+    gpu %= node.gpus
     state.slow[position, gpu] = 1 / clock
     world.refresh(job)
     world.truth.note("cause", kind="straggler", node=node.node_id, gpu=gpu, job=job.job_id, at=now_us, until=until_us)
@@ -133,6 +157,26 @@ def _hang(world: World, now_us: int, length_us: int) -> None:
     INCIDENTS["hang"].begin(world, now_us, world.fleet.nodes[job.nodes[0]], 0, length_us)
 
 
+def simulate(
+    plan: Plan, end: datetime, journal: Journal, sink: Sink, made: Scenario, queue: Callable[[World, int, int], None]
+) -> Day:
+    """Simulate the time before ``end`` at one sample a minute, every event into ``sink``."""
+    end_us = int(end.timestamp()) // 60 * MINUTE_US
+    start_us = end_us - int(plan.hours * 60) * MINUTE_US
+    fleet = Simulation(made, journal, sink, ticks=1)
+    queued = False
+
+    def once(_done: int, _total: int) -> None:
+        nonlocal queued
+        if not queued:
+            queued = True
+            queue(fleet.world, start_us, end_us)
+
+    fleet.backfill(start_us, end_us, progress=once)
+    fleet.close()
+    return Day(fleet.truth, plan, made.gpus, start_us, end_us, fleet.truth.events.total())
+
+
 def tell(
     client: Client,
     plan: Plan,
@@ -141,30 +185,18 @@ def tell(
     made: Scenario | None = None,
     queue: Callable[[World, int, int], None] = causes,
 ) -> Day:
-    """Simulate the time before ``end`` at one sample a minute, store its events and the ledger, and project it."""
+    """Simulate the time before ``end`` and store its events and the ledger, as a consumer that kept up would have."""
     chosen = made or scenario(plan)
-    end_us = int(end.timestamp()) // 60 * MINUTE_US
-    start_us = end_us - int(plan.hours * 60) * MINUTE_US
     messages: list[Message] = []
     folder = Path(tempfile.mkdtemp(prefix="gpufleet-rehearsal-"))
     try:
         journal = Journal.start(folder, chosen.site, simulation.producers(chosen), simulation.TOPICS)
-        fleet = Simulation(chosen, journal, messages.append, ticks=1)
-        queued = False
-
-        def once(_done: int, _total: int) -> None:
-            nonlocal queued
-            if not queued:
-                queued = True
-                queue(fleet.world, start_us, end_us)
-
-        fleet.backfill(start_us, end_us, progress=once)
-        fleet.close()
+        day = simulate(plan, end, journal, messages.append, chosen, queue)
         journal.close()
     finally:
         shutil.rmtree(folder)
     store(client, messages)
-    return Day(fleet.truth, plan, chosen.gpus, start_us, end_us, len(messages))
+    return day
 
 
 def store(client: Client, messages: Iterable[Message]) -> None:
