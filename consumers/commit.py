@@ -1,7 +1,9 @@
 """Which offset of a partition may be committed: everything below it was stored at least a horizon ago.
 
 The trailing horizon is what a restarted store may have forgotten although it had acknowledged it: those messages are
-then still uncommitted, are read again, and the identity filter puts back just what is missing.
+then still uncommitted, are read again, and the identity filter puts back just what is missing. It counts from the
+ledger's row, which comes after the events and can be forgotten just as well: counted from the events, a ledger that
+could not be written for a horizon would be written and committed upon in one breath.
 """
 
 from __future__ import annotations
@@ -22,12 +24,24 @@ class CommitHorizon:
         """Offset that Kafka holds for the group; None when it holds none."""
         self.stored_next = start
         """Every message below is stored."""
+        self._recorded = start
+        """Every message below is in the ledger, too."""
+
+    def delivered(self, next_offset: int) -> None:
+        """Everything below ``next_offset`` is stored; the ledger does not say so yet."""
+        self.stored_next = max(self.stored_next, next_offset)
+
+    def recorded(self, next_offset: int, now: float) -> None:
+        """The ledger accounts for everything below ``next_offset``, known at ``now`` (monotonic seconds)."""
+        known = min(next_offset, self.stored_next)
+        if known > self._recorded:
+            self._recorded = known
+            self._waiting.append((now, known))
 
     def stored(self, next_offset: int, now: float) -> None:
-        """Everything below ``next_offset`` is stored, known at ``now`` (monotonic seconds)."""
-        if next_offset > self.stored_next:
-            self.stored_next = next_offset
-            self._waiting.append((now, next_offset))
+        """``delivered`` and ``recorded`` in one, for who keeps no ledger."""
+        self.delivered(next_offset)
+        self.recorded(next_offset, now)
 
     def committable(self, now: float) -> int | None:
         """The highest offset old enough to commit, when it is above the committed one."""
@@ -51,5 +65,5 @@ class CommitHorizon:
         """Forget what is not committed; the offset to read from again."""
         self._waiting.clear()
         self._ripe = None
-        self.stored_next = self.resume
+        self.stored_next = self._recorded = self.resume
         return self.stored_next

@@ -230,7 +230,6 @@ class Consumer:
                 self._delivered(outcome)
 
     def _delivered(self, done: Delivered) -> None:
-        now = self._clock.monotonic()
         self._store.answered()
         topic = done.batch.kind.topic
         self._store.release(topic)
@@ -238,7 +237,7 @@ class Consumer:
         for chunk in done.batch.chunks:
             partition = self._partitions.get(chunk.topic_partition)
             if partition is not None and self._counts(chunk):
-                partition.horizon.stored(chunk.next_offset, now)
+                partition.horizon.delivered(chunk.next_offset)
                 partition.intake.watermarks.learn((key, done.learned[key]) for key in chunk.unknown)
         self.metrics.rows.labels(topic).inc(sum(entry.rows for entry in done.entries))
         self.metrics.duplicates.labels(topic).inc(sum(entry.duplicates for entry in done.entries))

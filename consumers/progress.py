@@ -14,6 +14,7 @@ from consumers import batch
 from consumers.assignment import Partition
 from consumers.bookkeeping import Bookkeeper, Report
 from consumers.clock import Clock
+from consumers.commit import CommitHorizon
 from consumers.errors import FatalError, StoreCredentialsError
 from consumers.failpoints import failpoint
 from consumers.metrics import Metrics
@@ -41,6 +42,8 @@ class Progress:
         self._partitions, self._guard, self._metrics, self._clock = partitions, guard, metrics, clock
         self._round_s, self._store = round_s, store
         self._next_round = 0.0
+        self._in_round: list[tuple[CommitHorizon, int]] = []
+        """Up to which offset the round that runs writes the ledger."""
         self.bookkeeper = bookkeeper
 
     def turn(self, *, store_waiting: bool) -> None:
@@ -51,7 +54,7 @@ class Progress:
             self._next_round = now + self._round_s
             self._close(report)
         if not self.bookkeeper.busy and now >= self._next_round and not store_waiting:
-            self.bookkeeper.begin(self._committable(now))
+            self._begin(now)
             if self._guard.fenced:
                 self._prove_membership()
 
@@ -64,7 +67,7 @@ class Progress:
             return
         if report is not None:
             self._close(report, wait=True)
-        self.bookkeeper.begin(self._committable(self._clock.monotonic()))
+        self._begin(self._clock.monotonic())
         report = self.bookkeeper.ended(max(0.1, deadline - self._clock.monotonic()))
         if report is not None:
             self._close(report, wait=True)
@@ -112,7 +115,14 @@ class Progress:
             log.warning("the store was restarted: reading again from the committed offsets")
             self.rewind("store restarted")
             return
+        now = self._clock.monotonic()
+        for horizon, offset in self._in_round:
+            horizon.recorded(offset, now)
         self._commit([(key, offset) for key, offset in report.offsets.items() if key in self._partitions], wait=wait)
+
+    def _begin(self, now: float) -> None:
+        self._in_round = [(one.horizon, one.horizon.stored_next) for one in self._partitions.values()]
+        self.bookkeeper.begin(self._committable(now))
 
     def _committable(self, now: float) -> dict[batch.TopicPartition, int]:
         found = {key: partition.horizon.committable(now) for key, partition in self._partitions.items()}

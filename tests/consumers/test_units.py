@@ -96,6 +96,20 @@ def test_commits_trail_by_the_horizon_and_never_go_back() -> None:
     assert horizon.committable(260.0) == 25
 
 
+def test_the_horizon_counts_from_the_ledgers_row() -> None:
+    """A store that forgets its last seconds must not forget the ledger's row of what is committed either."""
+    horizon = CommitHorizon(60.0, start=10, committed=10)
+    horizon.delivered(20)
+    assert horizon.stored_next == 20
+    assert horizon.committable(1e6) is None, "stored long ago, and the ledger does not know"
+    horizon.recorded(20, now=1e6)
+    assert (horizon.committable(1e6 + 59.9), horizon.committable(1e6 + 60.0)) == (None, 20)
+    horizon.delivered(30)
+    horizon.rewind()
+    horizon.recorded(30, now=2e6)  # a round of bookkeeping that began before the rewind
+    assert horizon.committable(1e9) is None
+
+
 @pytest.mark.parametrize(
     ("looks", "restarted"),
     [
