@@ -18,6 +18,8 @@ from consumers.errors import Reason
 from schemas.catalogue import EventKind, Schema
 
 TopicPartition = tuple[str, int]
+MESSAGE_OVERHEAD_BYTES = 600
+"""What a held message costs beside its value: the client's record, its header, lists (measured: 500 to 600)."""
 Headers = list[tuple[str, bytes]]
 
 
@@ -95,6 +97,11 @@ class Chunk:
     """(producer, run) whose stored max(seq) is wanted."""
 
     @property
+    def held_bytes(self) -> int:
+        """Memory it takes: small messages cost more than their values."""
+        return self.size + self.count * MESSAGE_OVERHEAD_BYTES
+
+    @property
     def topic_partition(self) -> TopicPartition:
         return self.kind.topic, self.partition
 
@@ -128,6 +135,10 @@ class Batch:
     @property
     def size(self) -> int:
         return sum(chunk.size for chunk in self.chunks)
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(chunk.held_bytes for chunk in self.chunks)
 
     @property
     def count(self) -> int:

@@ -45,7 +45,7 @@ from consumers.schema_book import AskRegistry, SchemaBook
 from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
 from consumers.store import EventStore
-from consumers.store_state import StoreState
+from consumers.store_state import INSERTS, StoreState
 from schemas import catalogue
 from schemas.catalogue import KINDS, Schema
 
@@ -71,7 +71,7 @@ _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 class Consumer:
     """Reads the topics of a group's share into the event tables until ``stop``.
 
-    Memory: at most ``memory_bytes`` of message values are held (plus one poll of ``poll_messages``), librdkafka
+    Memory: at most ``memory_bytes`` of messages are held (plus one poll of ``poll_messages``), librdkafka
     queues at most ``fetch_queue_bytes`` (plus one fetch), and each insert thread frames one batch, a copy of at most
     ``flush_bytes`` and one message. Watermarks take about 500 bytes for each of at most 100,000 runs a partition.
     """
@@ -167,13 +167,18 @@ class Consumer:
         self._pauses.regulate()
         self._ward.discharge()
         self.metrics.in_flight.set(self._deliveries.running)
+        if self._deliveries.idle:
+            self._store.excuse(INSERTS)  # what failed was stored, or is somebody else's now
+        self.health.insert_since = self._deliveries.since
         self.metrics.held_bytes.set(self._held_bytes())
         self.metrics.quarantined.set(len(self._ward.sick))
         self._ward.check(sum(len(p.intake.watermarks) for p in self._partitions.values()))
 
     def _poll(self) -> None:
         now = self._clock.monotonic()
-        full = self._held_bytes() >= self._settings.memory_bytes
+        held = self._held_bytes()
+        full = held >= self._settings.memory_bytes
+        self.health.buffer(held / self._settings.memory_bytes)
         if full and not self._pauses.memory and now - self._last_poll < SOFT_WAIT_S:
             self._deliveries.wait(self._settings.poll_timeout_s)
             return
@@ -230,7 +235,7 @@ class Consumer:
                 self._delivered(outcome)
 
     def _delivered(self, done: Delivered) -> None:
-        self._store.answered()
+        self._store.answered(INSERTS)
         topic = done.batch.kind.topic
         self._store.release(topic)
         self._progress.bookkeeper.record(done.entries)
@@ -263,7 +268,7 @@ class Consumer:
             return
         if isinstance(error, StoreMemoryError):
             batch.pieces = min(batch.pieces * 2, max(1, batch.count))
-        delay = self._store.failed(error)
+        delay = self._store.failed(error, INSERTS)
         log.warning("%s: %d messages not stored, again in %.1f s: %s", topic, batch.count, delay, error)
         self._deliveries.later(batch, now + delay)
 
@@ -278,7 +283,7 @@ class Consumer:
                 batch = self._flush.choose(ready, self._deliveries.busy(), now, everything=everything)
             if batch is None:
                 return
-            self._deliveries.start(batch)
+            self._deliveries.start(batch, now)
 
     # --- what is held, and trouble with Kafka --------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Deliveries:
         self._delivery, self._threads = delivery, threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="insert")
         self._running: dict[Future[Delivered], Batch] = {}
+        self._began: dict[Future[Delivered], float] = {}
         self._again: list[tuple[float, Batch]] = []
 
     @property
@@ -46,7 +47,7 @@ class Deliveries:
 
     @property
     def held_bytes(self) -> int:
-        return sum(b.size for b in self._running.values()) + sum(b.size for _, b in self._again)
+        return sum(b.held_bytes for b in self._running.values()) + sum(b.held_bytes for _, b in self._again)
 
     def busy(self) -> set[TopicPartition]:
         """Partitions with a batch under way or waiting to be tried again."""
@@ -57,9 +58,15 @@ class Deliveries:
         """Deliveries in a thread that touch one of the partitions."""
         return [future for future, batch in self._running.items() if keys.intersection(batch.partitions)]
 
-    def start(self, batch: Batch) -> None:
+    @property
+    def since(self) -> float | None:
+        """When the oldest delivery under way began, on the monotonic clock."""
+        return min(self._began.values(), default=None)
+
+    def start(self, batch: Batch, now: float) -> None:
         """Deliver in a thread."""
-        self._running[self._executor.submit(self._delivery.deliver, batch)] = batch
+        future = self._executor.submit(self._delivery.deliver, batch)
+        self._running[future], self._began[future] = batch, now
 
     def later(self, batch: Batch, not_before: float) -> None:
         """Deliver again, not before a monotonic time."""
@@ -80,6 +87,7 @@ class Deliveries:
         ended: list[Delivered | Failed] = []
         for future in [f for f in self._running if f.done()]:
             batch = self._running.pop(future)
+            del self._began[future]
             error = future.exception()
             if error is None:
                 ended.append(future.result())

@@ -28,9 +28,21 @@ class Health:
     kafka_error: str = ""
     """Last error of Kafka that has not been followed by a message or an assignment."""
     kafka_error_since: float = 0.0
+    insert_since: float | None = None
+    """When the oldest insert under way began."""
+    full_since: float | None = None
+    """Since when the buffer has been full, and not half empty again: the store takes less than Kafka brings."""
     held: Mapping[str, str] = field(default_factory=dict)
     """Topics held because their table is behind, with the reason."""
     fatal: str = ""
+
+    def buffer(self, share: float) -> None:
+        """How full the buffer is; 1 = full."""
+        if share >= 1.0:
+            if self.full_since is None:
+                self.full_since = self.clock.monotonic()
+        elif share < 0.5:
+            self.full_since = None
 
     def problems(self) -> list[str]:
         """Why the consumer is not healthy; empty = it is."""
@@ -44,6 +56,12 @@ class Health:
             found.append(f"store away for {now - self.store_down_since:.0f} s: {self.store_error}")
         if self.kafka_error and now - self.kafka_error_since > self.kafka_down_limit_s:
             found.append(f"Kafka has been failing for {now - self.kafka_error_since:.0f} s: {self.kafka_error}")
+        if self.insert_since is not None and now - self.insert_since > self.store_down_limit_s:
+            found.append(f"an insert has waited for the store's answer for {now - self.insert_since:.0f} s")
+        if self.full_since is not None and now - self.full_since > self.store_down_limit_s:
+            found.append(
+                f"the buffer has been full for {now - self.full_since:.0f} s: the store takes less than Kafka brings"
+            )
         found.extend(f"paused: {reason}" for reason in dict(self.held).values())
         return found
 

@@ -52,7 +52,7 @@ class Metrics:
         self.committed_offset = Gauge(
             "gpufleet_consumer_committed_offset", "Everything below is committed.", ["topic", "partition"], registry=r
         )
-        self.held_bytes = Gauge("gpufleet_consumer_held_bytes", "Values held, waiting or in flight.", registry=r)
+        self.held_bytes = Gauge("gpufleet_consumer_held_bytes", "Memory of messages held.", registry=r)
         self.in_flight = Gauge("gpufleet_consumer_inserts_in_flight", "Batches being delivered.", registry=r)
         self.assigned = Gauge("gpufleet_consumer_assigned_partitions", "Partitions assigned.", registry=r)
         self.paused = Gauge("gpufleet_consumer_paused_partitions", "Partitions paused, by why.", ["why"], registry=r)

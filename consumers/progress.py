@@ -19,7 +19,7 @@ from consumers.errors import FatalError, StoreCredentialsError
 from consumers.failpoints import failpoint
 from consumers.metrics import Metrics
 from consumers.stall import StallGuard
-from consumers.store_state import StoreState
+from consumers.store_state import LEDGER, StoreState
 
 log = logging.getLogger("gpufleet.consume")
 
@@ -105,10 +105,10 @@ class Progress:
         if report.error is not None:
             if isinstance(report.error, StoreCredentialsError) and not self.bookkeeper.known:
                 raise report.error
-            delay = self._store.failed(report.error)
+            delay = self._store.failed(report.error, LEDGER)
             log.warning("ledger not written, again in %.1f s: %s", delay, report.error)
             return
-        self._store.answered()
+        self._store.answered(LEDGER)
         if report.restarted:
             if wait:
                 return  # nothing is committed; whoever gets the partitions reads again through the filter

@@ -50,7 +50,7 @@ class ConsumeSettings:
     insert_threads: int = 2
     """Inserts in flight, of different partitions."""
     memory_bytes: int = 256 * MIB
-    """Bound on the values of messages held, waiting or in flight."""
+    """Bound on the messages held, waiting or in flight, with what each costs beside its value."""
     fetch_queue_bytes: int = 32 * MIB
     """Bound on librdkafka's queue of fetched messages, all partitions together."""
     message_max_bytes: int = 4_000_000

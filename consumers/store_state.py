@@ -12,6 +12,7 @@ from consumers.health import Health
 from consumers.metrics import Metrics
 from consumers.settings import ConsumeSettings
 
+INSERTS, LEDGER = "inserts", "ledger"
 log = logging.getLogger("gpufleet.consume")
 
 
@@ -23,6 +24,8 @@ class StoreState:
     ) -> None:
         self._recheck_s, self._clock, self._health, self._metrics = settings.schema_recheck_s, clock, health, metrics
         self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, jitter)
+        self._failing: set[str] = set()
+        """What of it failed last: inserts, the ledger."""
         self.held: set[str] = set()
         """Topics whose table lacks something: not read, and tried again now and then."""
 
@@ -36,22 +39,30 @@ class StoreState:
         """Whether it is too early for another attempt."""
         return self._backoff.waiting(self._clock.monotonic())
 
-    def failed(self, error: ConsumerError) -> float:
-        """Note a failure; the delay before the next attempt. Without limit in time: nothing is lost by waiting."""
+    def failed(self, error: ConsumerError, what: str) -> float:
+        """Note that ``what`` failed; the delay before the next attempt. Without limit: nothing is lost by waiting."""
         now = self._clock.monotonic()
+        self._failing.add(what)
         self._metrics.store_up.set(0)
         if self._health.store_down_since is None:
             self._health.store_down_since = now
         self._health.store_error = str(error)
         return self._backoff.failed(now)
 
-    def answered(self) -> None:
-        """Note a success."""
-        if self.away:
-            log.warning("the store answers again")
-        self._metrics.store_up.set(1)
-        self._health.store_down_since = None
+    def answered(self, what: str) -> None:
+        """Note that ``what`` was taken. A ledger that is written does not excuse inserts that time out: the store
+        counts as away until both are well."""
         self._backoff.succeeded()
+        self.excuse(what)
+        if not self._failing:
+            self._metrics.store_up.set(1)
+
+    def excuse(self, what: str) -> None:
+        """Nothing waits for ``what`` any more: that it failed last says nothing of the store."""
+        self._failing.discard(what)
+        if self._health.store_down_since is not None and not self._failing:
+            log.warning("the store answers again")
+            self._health.store_down_since = None
 
     def hold(self, topic: str, error: TableBehindError) -> float:
         """The topic's table is behind; the monotonic time of the next attempt."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from consumers.batch import MESSAGE_OVERHEAD_BYTES
 from consumers.consumer import Consumer
 from consumers.errors import RegistryUnavailableError, StoreCredentialsError
 from consumers.store import EventStore
@@ -158,7 +159,7 @@ def test_memory_stays_within_its_bound_while_the_store_hangs(shared_broker: str,
     Sender(shared_broker).send(sent)
     bound, poll = 1_000_000, 20
     assert size > 2 * bound
-    most = poll * max(len(one.value) for one in sent)
+    most = poll * (max(len(one.value) for one in sent) + MESSAGE_OVERHEAD_BYTES)
     given = settings(
         shared_broker,
         group=site,
