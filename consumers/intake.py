@@ -168,23 +168,7 @@ class PartitionIntake:
             chunk.size += size
             self.waiting_bytes += size
             chunk.next_offset = self.next_offset = offset + 1
-
-    def _refuse(self, message: Message, refused: Refused) -> None:
-        """A message that nobody proved to have written: a dead letter, before anything of it is looked at."""
-        offset = message.offset()
-        if offset is None or offset < self.next_offset:
-            return
-        chunk = self._open_chunk()
-        size = len(message.value() or b"")
-        if chunk.count and (chunk.size + size > self._limits.size or chunk.count >= self._limits.messages):
-            chunk = self._open_chunk(fresh=True)
-        self._bad(chunk, message, BadMessageError(refused.reason, refused.detail))
-        if not chunk.count:
-            chunk.first_offset, chunk.opened_at = offset, self._clock.monotonic()
-        chunk.count += 1
-        chunk.size += size
-        self.waiting_bytes += size
-        chunk.next_offset = self.next_offset = offset + 1
+        return len(messages)
 
     @property
     def held_bytes(self) -> int:
