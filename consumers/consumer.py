@@ -43,6 +43,7 @@ from consumers.progress import Progress
 from consumers.quarantine import Ward, decodes
 from consumers.schema_book import AskRegistry, SchemaBook
 from consumers.settings import ConsumeSettings
+from consumers.signatures import Signing
 from consumers.stall import StallGuard
 from consumers.store import EventStore
 from consumers.store_state import INSERTS, StoreState
@@ -83,6 +84,7 @@ class Consumer:
         *,
         ask_registry: AskRegistry | None = None,
         dead_letter_id: Callable[[Schema], int] | None = None,
+        signing: Signing | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -98,7 +100,9 @@ class Consumer:
         self._ward = Ward(
             settings.quarantine_share_limit, settings.quarantine_producers_min, settings.quarantine_window_s, clock
         )
-        letters = DeadLetterWriter(settings.writing, settings.site, dead_letter_id)
+        self._verifier = signing.verifier(clock.now_us, self.metrics.unsigned) if signing else None
+        sign = signing.sign if signing else None
+        letters = DeadLetterWriter(settings.writing, settings.site, dead_letter_id, sign=sign)
         lateness = Lateness(int(settings.late_after_s * 1e6), settings.late_producers_max)
         delivery = Delivery(store, letters, self._guard, clock, self.metrics, lateness)
         self._deliveries = Deliveries(delivery, settings.insert_threads)
@@ -163,13 +167,13 @@ class Consumer:
         self._poll()
         self._collect()
         self._start_deliveries()
+        if self._deliveries.idle:
+            self._store.excuse(INSERTS)  # what failed was stored, or is somebody else's now
+        self.health.insert_since = self._deliveries.since
         self._progress.turn(store_waiting=self._store.waiting)
         self._pauses.regulate()
         self._ward.discharge()
         self.metrics.in_flight.set(self._deliveries.running)
-        if self._deliveries.idle:
-            self._store.excuse(INSERTS)  # what failed was stored, or is somebody else's now
-        self.health.insert_since = self._deliveries.since
         self.metrics.held_bytes.set(self._held_bytes())
         self.metrics.quarantined.set(len(self._ward.sick))
         self._ward.check(sum(len(p.intake.watermarks) for p in self._partitions.values()))
@@ -288,7 +292,7 @@ class Consumer:
     # --- what is held, and trouble with Kafka --------------------------------------------------------------------
 
     def _held_bytes(self) -> int:
-        return self._deliveries.held_bytes + sum(p.intake.waiting_bytes for p in self._partitions.values())
+        return self._deliveries.held_bytes + sum(p.intake.held_bytes for p in self._partitions.values())
 
     def _counts(self, chunk: Chunk) -> bool:
         partition = self._partitions.get(chunk.topic_partition)
@@ -355,6 +359,7 @@ class Consumer:
             clock=self._clock,
             sick=self._ward.sick,
             decodes=decodes,
+            verify=self._verifier.on(start.topic) if self._verifier else None,
         )
         horizon = CommitHorizon(self._settings.horizon_s, start.offset, start.committed)
         return Partition(start.topic, start.partition, intake, horizon)

@@ -20,9 +20,10 @@ from consumers.batch import Bad
 from consumers.errors import FatalError, KafkaUnavailableError
 from consumers.failpoints import failpoint
 from consumers.intake import DEAD_LETTERS, identity_of
-from schemas import catalogue, framing, identity
+from schemas import catalogue, framing, identity, signing
 from schemas.catalogue import Schema
 from schemas.identity import HEADER, Identity
+from schemas.signer import Sign
 
 VALUE_BYTES_MAX = 3_500_000
 """More of a value is cut off, so that the letter fits where the message did."""
@@ -90,7 +91,10 @@ class DeadLetterWriter:
         site: str,
         schema_id: Callable[[Schema], int] | None = None,
         timeout_s: float = 35.0,
+        *,
+        sign: Sign | None = None,
     ) -> None:
+        self._sign = sign
         self._kafka, self._site, self._timeout_s = kafka, site, timeout_s
         self._schema = catalogue.latest(DEAD_LETTERS)
         self._schema_id = schema_id or (lambda schema: schema.id)
@@ -123,13 +127,12 @@ class DeadLetterWriter:
                     value = io.BytesIO()
                     value.write(prefix)
                     fastavro.schemaless_writer(value, self._schema.parsed, record)
-                    self._producer.produce(
-                        DEAD_LETTERS,
-                        value.getvalue(),
-                        record["source_topic"].encode(),
-                        headers=[(HEADER, identity.pack(who))],
-                        on_delivery=delivered,
-                    )
+                    key, header = record["source_topic"].encode(), identity.pack(who)
+                    headers: list[tuple[str, str | bytes | None]] = [(HEADER, header)]
+                    if self._sign is not None:
+                        signature = self._sign(DEAD_LETTERS, key, header, value.getvalue())
+                        headers.append((signing.HEADER, signature))
+                    self._producer.produce(DEAD_LETTERS, value.getvalue(), key, headers=headers, on_delivery=delivered)
                     self._producer.poll(0)
                 left = self._producer.flush(self._timeout_s)
             except (KafkaException, BufferError) as error:

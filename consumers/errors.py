@@ -76,6 +76,16 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     IN_FUTURE = "in_future"
     TOO_LARGE = "too_large"
+    UNSIGNED = "unsigned"
+    """The site wants signatures and there is none."""
+    SIGNATURE = "signature"
+    """The signature does not fit, or its key is unknown, ended or revoked."""
+    FOREIGN = "foreign"
+    """A good signature, but of a producer that may not write this."""
+
+
+UNPROVEN = frozenset({Reason.UNSIGNED, Reason.SIGNATURE, Reason.FOREIGN})
+"""Reasons that say nothing about the producer a message names: anybody may have written it."""
 
 
 class BadMessageError(ConsumerError):

@@ -17,6 +17,7 @@ from consumers.errors import BadMessageError, Reason
 from consumers.failpoints import failpoint
 from consumers.schema_book import SchemaBook
 from consumers.settings import ConsumeSettings
+from consumers.signatures import Refused, Verify
 from consumers.watermark import UNKNOWN, Watermarks
 from schemas import identity as wire
 from schemas.catalogue import EventKind, Retention
@@ -49,6 +50,7 @@ class PartitionIntake:
         clock: Clock,
         sick: set[str],
         decodes: Decodes,
+        verify: Verify | None = None,
     ) -> None:
         self.kind, self.partition, self.topic_id = kind, partition, topic_id
         self.next_offset = start
@@ -66,6 +68,7 @@ class PartitionIntake:
         self._past_us = int(settings.past_limit_s * 1e6) if telemetry else None
         # Dead letters are judged neither by size nor by time: a letter about a letter would follow, without end.
         self._judged = kind.topic != DEAD_LETTERS
+        self._verify = verify
         self._part_of: dict[int, int] = {}
         self._by_month = not telemetry
 
@@ -73,7 +76,19 @@ class PartitionIntake:
         """Sort messages, consecutive in the log; how many were taken.
 
         Fewer than all only when RegistryUnavailableError is raised: then ``next_offset`` is the first not taken.
+        FatalError when signatures are asked for and no message ever had a good one.
         """
+        at = 0
+        for refused in self._verify(messages) if self._verify is not None else ():
+            if refused.position > at:
+                self._sort(messages[at : refused.position])
+            self._refuse(messages[refused.position], refused)
+            at = refused.position + 1
+        if at < len(messages):
+            self._sort(messages[at:] if at else messages)
+        return len(messages)
+
+    def _sort(self, messages: Sequence[Message]) -> None:
         failpoint("polled")
         settings = self._settings
         future_us = int(settings.future_limit_s * 1e6) if self._judged else 1 << 62
@@ -101,7 +116,7 @@ class PartitionIntake:
                     group = self._group(chunk, value)
                 assert value is not None
                 headers = message.headers()
-                if headers and len(headers) == 1 and headers[0][0] == HEADER:
+                if headers and headers[0][0] == HEADER and type(headers[0][1]) is bytes:
                     who = unpack(headers[0][1])
                 else:
                     who = wire.of_message(headers)  # type: ignore[arg-type]  # list is invariant
@@ -168,7 +183,23 @@ class PartitionIntake:
             chunk.size += size
             self.waiting_bytes += size
             chunk.next_offset = self.next_offset = offset + 1
-        return len(messages)
+
+    def _refuse(self, message: Message, refused: Refused) -> None:
+        """A message that nobody proved to have written: a dead letter, before anything of it is looked at."""
+        offset = message.offset()
+        if offset is None or offset < self.next_offset:
+            return
+        chunk = self._open_chunk()
+        size = len(message.value() or b"")
+        if chunk.count and (chunk.size + size > self._limits.size or chunk.count >= self._limits.messages):
+            chunk = self._open_chunk(fresh=True)
+        self._bad(chunk, message, BadMessageError(refused.reason, refused.detail))
+        if not chunk.count:
+            chunk.first_offset, chunk.opened_at = offset, self._clock.monotonic()
+        chunk.count += 1
+        chunk.size += size
+        self.waiting_bytes += size
+        chunk.next_offset = self.next_offset = offset + 1
 
     @property
     def held_bytes(self) -> int:

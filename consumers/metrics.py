@@ -24,6 +24,9 @@ class Metrics:
         self.dead_letters = Counter(
             "gpufleet_consumer_dead_letters", "Messages sent to dead-letters.", ["topic", "reason"], registry=r
         )
+        self.unsigned = Counter(
+            "gpufleet_consumer_unsigned", "Messages without a signature that were accepted.", ["topic"], registry=r
+        )
         self.inserts = Counter("gpufleet_consumer_inserts", "Inserts stored.", ["topic", "path"], registry=r)
         self.insert_seconds = Histogram(
             "gpufleet_consumer_insert_seconds", "Time of one insert.", ["topic"], buckets=_SECONDS, registry=r

@@ -14,7 +14,7 @@ import fastavro
 
 from consumers.batch import Bad, Group, Message
 from consumers.clock import Clock
-from consumers.errors import QuarantineLimitError, Reason
+from consumers.errors import UNPROVEN, QuarantineLimitError, Reason
 from consumers.intake import producer_of
 from schemas.catalogue import Schema
 from schemas.framing import PREFIX_BYTES
@@ -88,9 +88,9 @@ class Ward:
         """Shared with the intakes."""
 
     def admit(self, bad: Sequence[Bad]) -> None:
-        """Note the producers of refused messages."""
+        """Note the producers of refused messages, as far as it is proven that they are theirs."""
         now = self._clock.monotonic()
-        for producer in {one.producer for one in bad}:
+        for producer in {one.producer for one in bad if one.reason not in UNPROVEN}:
             self._entries.append((now, producer))
             self._count[producer] = self._count.get(producer, 0) + 1
             self.sick.add(producer)

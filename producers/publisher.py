@@ -25,7 +25,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from producers.encode import Message
-from schemas import identity
+from schemas import identity, signing
+from schemas.signer import NoKeyError, Sign
 
 
 class Outbox(Protocol):
@@ -104,6 +105,9 @@ class KafkaOutbox:
     ``config`` is librdkafka's, laid over ``PRODUCER_DEFAULTS``. ``bound_bytes`` limits what is not yet acknowledged:
     key, value and header of each message plus ``OVERHEAD_BYTES``. A message is held once, by librdkafka or (given
     back) here, so the process grows by at most ``bound_bytes`` and one batch per broker in flight.
+
+    ``sign`` makes the signature header. A message is signed each time it is sent, not when it is made or spooled: a
+    backlog of days goes out under the key of today, what was thinned is signed as it is, and no signature is on disk.
     """
 
     def __init__(
@@ -112,9 +116,11 @@ class KafkaOutbox:
         journal: Acknowledgements,
         bound_bytes: int = 256 << 20,
         *,
+        sign: Sign | None = None,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self._sign = sign
         self._config = {
             **PRODUCER_DEFAULTS,
             "queue.buffering.max.kbytes": min(2_097_151, (bound_bytes >> 10) + 1024),
@@ -209,7 +215,7 @@ class KafkaOutbox:
         self._taken_bytes += size
         try:
             self._produce(self._producer, message)
-        except BufferError as error:
+        except (BufferError, NoKeyError) as error:  # without a key it waits for one: an operator's slip loses nothing
             self.counters.last_error = str(error)
             self._again.append(_Held(message))
         except KafkaException as error:
@@ -230,9 +236,16 @@ class KafkaOutbox:
             message.topic,
             message.value,
             message.key,
-            headers=[(identity.HEADER, message.header)],
+            headers=self._headers(message),
             on_delivery=partial(self._on_delivery, message.row, _size(message), message.header, again, alone),
         )
+
+    def _headers(self, message: Message) -> list[tuple[str, str | bytes | None]]:
+        headers: list[tuple[str, str | bytes | None]] = [(identity.HEADER, message.header)]
+        if self._sign is not None:
+            signature = self._sign(message.topic, message.key, message.header, message.value)
+            headers.append((signing.HEADER, signature))
+        return headers
 
     def _on_delivery(
         self,
@@ -318,6 +331,10 @@ class KafkaOutbox:
                 self.counters.last_error = str(error)
                 self._again.appendleft(held)
                 break
+            except NoKeyError as error:
+                self.counters.last_error = str(error)
+                self._again.append(held)
+                failed.add(held.message.topic)
             except KafkaException as error:
                 self._note(error.args[0], held.message.topic)
                 self._again.append(held)

@@ -17,6 +17,7 @@ from producers.encode import EventEncoder, Message
 from producers.errors import NotDeliveredError
 from producers.journal import Journal
 from producers.publisher import Counters, KafkaOutbox
+from schemas.signer import Sign
 
 
 class Session:
@@ -38,13 +39,14 @@ class Session:
         schema_ids: Mapping[str, int] | None = None,
         patience_s: float = 30.0,
         bound_bytes: int = 64 << 20,
-        make_outbox: Callable[[Mapping[str, Any], Journal, int], KafkaOutbox] = KafkaOutbox,
+        sign: Sign | None = None,
+        make_outbox: Callable[..., KafkaOutbox] = KafkaOutbox,
     ) -> None:
         self._patience_s = patience_s
         self._lock = journals.lock(folder)
         try:
             self.journal = Journal.start(folder, site, [producer_id], topics)
-            self._outbox = make_outbox(kafka, self.journal, bound_bytes)
+            self._outbox = make_outbox(kafka, self.journal, bound_bytes, sign=sign)
         except BaseException:
             os.close(self._lock)
             raise

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 HEADER = "gpufleet"
 _FIXED = struct.Struct(">BBqqq")
+FIXED_BYTES = _FIXED.size
+"""producer_id follows after so many."""
 _VERSION = 1
 MAX_PRODUCER_ID_BYTES = 255
 
@@ -58,6 +60,11 @@ def unpack(header: bytes) -> Identity:
     if len(header) - _FIXED.size > MAX_PRODUCER_ID_BYTES:
         raise IdentityError(f"producer_id is longer than {MAX_PRODUCER_ID_BYTES} bytes")
     return Identity(producer, run_id, seq, ts, ticks)
+
+
+def producer_part(header: bytes) -> bytes:
+    """producer_id in UTF-8, of a header that ``pack`` wrote or ``unpack`` took."""
+    return header[FIXED_BYTES:]
 
 
 def of_message(headers: list[tuple[str, bytes | str | None]] | None) -> Identity:

@@ -80,11 +80,18 @@ def command(
 
 def _run(process: Any, settings: Settings, length_us: int | None) -> Outcome:
     from infra.kafka.client import librdkafka
+    from infra.signing import signer
 
     kafka = {**librdkafka(settings.kafka, "producer"), "message.max.bytes": settings.kafka.message_max_bytes}
+    node = settings.agent.node_id or socket.gethostname()
+    sign = signer(settings, expect=[("node-telemetry", node, node)])
     with explained():
         outcome: Outcome = process.run(
-            kafka, settings.agent.buffer_mb << 20, _registered_ids(settings), length_us / 1e6 if length_us else None
+            kafka,
+            settings.agent.buffer_mb << 20,
+            _registered_ids(settings),
+            length_us / 1e6 if length_us else None,
+            sign=sign,
         )
     return outcome
 

@@ -67,6 +67,7 @@ def build(settings: Settings, topics: tuple[str, ...] | None = None, *, accept_l
     from consumers.store import EventStore
     from infra.cli.schema import registry
     from infra.connections import connect_store
+    from infra.signing import consumer_signing
 
     store = EventStore(lambda: connect_store(settings, admin=True), settings.store.database)
     known = registry(settings.registry) if settings.registry.url else None
@@ -75,6 +76,7 @@ def build(settings: Settings, topics: tuple[str, ...] | None = None, *, accept_l
         store,
         ask_registry=_ask(known) if known else None,
         dead_letter_id=_dead_letter_id(known) if known else None,
+        signing=consumer_signing(settings),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,24 +37,29 @@ def explained(what: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def producer(settings: Settings, name: str, topics: Sequence[str]) -> Iterator[Session]:
+def producer(settings: Settings, name: str, topics: Sequence[str], keys: Collection[str] = ("",)) -> Iterator[Session]:
     """A session as producer ``<name>@<host>``, with a journal of its own in the state folder.
 
+    ``keys`` are Kafka keys that it is going to write, for which it must have a signing key where events are signed.
     UnreachableError when the broker does not answer or lacks a topic: said before anything is sent.
     """
     from infra.kafka.client import librdkafka
+    from infra.signing import signer
     from producers.session import Session
 
+    who = f"{name}@{socket.gethostname()}"
+    sign = signer(settings, expect=[(topic, who, key) for topic in topics for key in keys])
     expect_topics(settings, topics)
     with explained():
         registry = _registry(settings)
         with Session(
             settings.agent.state_dir / name,
             settings.site.name,
-            f"{name}@{socket.gethostname()}",
+            who,
             topics,
             {"message.max.bytes": settings.kafka.message_max_bytes, **librdkafka(settings.kafka, "producer")},
             schema_ids=registry.ids() if registry else {},
+            sign=sign,
         ) as session:
             yield session
 

@@ -221,13 +221,15 @@ def _outbox(
     """The publisher; behind a spool for a link that comes and goes, or when an earlier run left something in it."""
     from infra.cli.agent import spool_settings
     from infra.kafka.client import librdkafka
+    from infra.signing import signer
     from producers.publisher import KafkaOutbox
     from producers.spool.outbox import SpoolOutbox
 
     kafka = {**librdkafka(settings.kafka, "producer"), "message.max.bytes": settings.kafka.message_max_bytes}
+    sign = signer(settings, site=journal.site, whole_site=True)
     place = folder / "spool"
     if contact.links is None and not (place.is_dir() and any(place.iterdir())):
-        return KafkaOutbox(kafka, journal)
+        return KafkaOutbox(kafka, journal, sign=sign)
     one = spool_settings(settings.agent.spool)
     # One process stands for all nodes: their bounds and rates add up. They do not wait for each other.
     all_of_them = replace(
@@ -243,7 +245,7 @@ def _outbox(
         place,
         journal,
         folder,
-        lambda told: KafkaOutbox(kafka, told),
+        lambda told: KafkaOutbox(kafka, told, sign=sign),
         all_of_them,
         schema_ids=ids,
         contact=contact,

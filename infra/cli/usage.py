@@ -71,7 +71,7 @@ def replay(settings: Settings, as_json: bool, **options: Any) -> None:
         plan = _plan(options)
         shift = _shift(options, plan)
         began = time.monotonic()
-        with _rejects(options) as on_malformed, _sender(settings, options["dry_run"]) as emit:
+        with _rejects(options) as on_malformed, _sender(settings, options["tenant"], options["dry_run"]) as emit:
             run = Replay(plan, emit, on_malformed, lambda s: time.sleep(max(0.0, began + s - time.monotonic())))
             with _open(options["file"]) as source:
                 outcome = run.run(source, shift)
@@ -137,10 +137,10 @@ def _open(file: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _sender(settings: Settings, dry_run: bool) -> Iterator[Emit]:
+def _sender(settings: Settings, tenant: str, dry_run: bool) -> Iterator[Emit]:
     from producers.usage.replay import TOPIC
 
-    with nullcontext() if dry_run else producer(settings, "usage-replay", [TOPIC]) as session:
+    with nullcontext() if dry_run else producer(settings, "usage-replay", [TOPIC], [tenant]) as session:
 
         def emit(ts: int, fields: dict[str, Any]) -> None:
             if session:

@@ -6,11 +6,12 @@ a companion ``<name>_file``; they come from files or the environment, never from
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 
 def _found(text: str) -> str:
@@ -301,6 +302,35 @@ class AgentSettings(Section):
         return self
 
 
+class SigningSettings(Section):
+    """Signed events (docs/signing.md): who signs with which key, and what the consumer asks for."""
+
+    mode: Literal["off", "accept", "require"] = Field(
+        "off", description="Consumer: verify nothing; verify what is signed; refuse what is not signed as well."
+    )
+    modes: dict[str, Literal["accept", "require"]] = Field(
+        default_factory=dict, description="The same for single sites, site=mode, while mode is not off."
+    )
+    required_from: str = Field(
+        "", description="Time such as 2026-12-01T00:00:00Z; what the broker appended earlier may be unsigned."
+    )
+    site_keys: SecretStr | None = Field(None, description="Text of a file of site keys.")
+    site_keys_file: Path | None = Field(
+        None, description="The site's own keys (`gpufleet keys new`), for consumers and whoever signs for many."
+    )
+    key: SecretStr | None = Field(None, description="Text of a file of producer keys.")
+    key_file: Path | None = Field(
+        None, description="Keys handed to this producer (`gpufleet keys derive`); they come before site_keys."
+    )
+
+    @field_validator("required_from")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        if text and datetime.fromisoformat(text).tzinfo is None:
+            raise ValueError("expected a time with its zone, e.g. 2026-12-01T00:00:00Z")
+        return text
+
+
 class SimulateSettings(Section):
     """The fleet simulator."""
 
@@ -364,6 +394,7 @@ class Sections(Section):
     consume: ConsumeSettings = Field(default_factory=ConsumeSettings)
     project: ProjectSettings = Field(default_factory=ProjectSettings)
     agent: AgentSettings = Field(default_factory=AgentSettings)
+    signing: SigningSettings = Field(default_factory=SigningSettings)
     simulate: SimulateSettings = Field(default_factory=SimulateSettings)
     grafana: GrafanaSettings = Field(default_factory=GrafanaSettings)
     embedded: EmbeddedSettings = Field(default_factory=EmbeddedSettings)

@@ -23,6 +23,7 @@ from producers.journal import Journal
 from producers.publisher import KafkaOutbox
 from producers.spool.outbox import SpoolOutbox
 from schemas import catalogue, framing
+from schemas.signer import Sign
 
 FLUSH_S = 10.0
 """How long the end of a run waits for the broker."""
@@ -65,6 +66,8 @@ class AgentProcess:
         bound_bytes: int,
         schema_ids: Mapping[str, int] | None = None,
         for_s: float | None = None,
+        *,
+        sign: Sign | None = None,
     ) -> Outcome:
         """Send to Kafka (librdkafka's options) until stopped, or for ``for_s``.
 
@@ -77,7 +80,7 @@ class AgentProcess:
             while True:
                 runs += 1
                 given = Journal.start(folder, settings.site, [settings.node_id], TOPICS)
-                outbox = self._outbox(kafka, given, bound_bytes, schema_ids or {})
+                outbox = self._outbox(kafka, given, bound_bytes, schema_ids or {}, sign)
                 encoder = EventEncoder(given, settings.node_id, schema_ids)
                 agent = Agent(
                     settings, self._clock, given, encoder, outbox, sources(settings, self._clock), self._version
@@ -102,17 +105,22 @@ class AgentProcess:
                     return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting, spooled)
 
     def _outbox(
-        self, kafka: Mapping[str, Any], given: Journal, bound_bytes: int, schema_ids: Mapping[str, int]
+        self,
+        kafka: Mapping[str, Any],
+        given: Journal,
+        bound_bytes: int,
+        schema_ids: Mapping[str, int],
+        sign: Sign | None,
     ) -> KafkaOutbox | SpoolOutbox:
         """The publisher, behind a spool where the settings name a folder for one."""
         settings = self._settings
         if settings.spool_dir is None:
-            return KafkaOutbox(kafka, given, bound_bytes)
+            return KafkaOutbox(kafka, given, bound_bytes, sign=sign)
         return SpoolOutbox(
             settings.spool_dir,
             given,
             journal_folder(settings.state_dir),
-            lambda told: KafkaOutbox(kafka, told, bound_bytes),
+            lambda told: KafkaOutbox(kafka, told, bound_bytes, sign=sign),
             settings.spool,
             schema_ids=schema_ids,
         )
