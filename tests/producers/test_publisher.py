@@ -286,6 +286,7 @@ def test_a_dead_publisher_takes_nothing_more_and_says_why(journal: Journal, scri
     outbox.offer(message(journal))
     until(lambda: not outbox.offer(message(journal)), "a refusal")
     assert "disk is gone" in outbox.counters.last_error
+    outbox._thread.join(10)  # or its last words come up in the next test, which does not expect them
 
 
 def test_many_threads_may_offer(outbox: KafkaOutbox, journal: Journal, script: Script) -> None:
