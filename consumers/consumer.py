@@ -242,6 +242,7 @@ class Consumer:
         self._store.answered(INSERTS)
         topic = done.batch.kind.topic
         self._store.release(topic)
+        self._flush.took(sum(insert.seconds for insert in done.batch.inserts))
         self._progress.bookkeeper.record(done.entries)
         for chunk in done.batch.chunks:
             partition = self._partitions.get(chunk.topic_partition)

@@ -2,7 +2,8 @@
 
 A batch is due when its topic has enough bytes or messages waiting, or the oldest has waited long enough. It goes
 early, after a short minimum age, while the budget of inserts allows: at a low rate events are stored within a
-fraction of a second, at a high rate inserts grow instead of becoming many.
+fraction of a second, at a high rate inserts grow instead of becoming many. An insert that takes long spends more of
+the budget, so that a busy store is asked less often.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from schemas.catalogue import EventKind
 
 BURST = 2.0
 """Inserts that a quiet time saves up."""
+CHEAP_S = 0.06
+"""An insert that takes no longer counts as one; one of n times that counts as n."""
+DEEPEST = 20.0
+"""Inserts that long ones may spend ahead."""
 
 
 class FlushPolicy:
@@ -50,6 +55,10 @@ class FlushPolicy:
         _, kind, ready = min(urgent, key=lambda one: one[0])
         self._tokens -= 1
         return self._take(kind, ready)
+
+    def took(self, seconds: float) -> None:
+        """Charge an insert for its time, beyond the one it was charged as when it was chosen."""
+        self._tokens = max(-DEEPEST, self._tokens - max(0.0, seconds / CHEAP_S - 1))
 
     def _due(self, ready: list[PartitionIntake], now: float) -> bool:
         settings = self._settings

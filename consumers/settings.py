@@ -36,15 +36,15 @@ class ConsumeSettings:
     poll_messages: int = 2_000
     """Messages taken from librdkafka's queue at a time."""
     poll_timeout_s: float = 0.05
-    flush_bytes: int = 16 * MIB
+    flush_bytes: int = 64 * MIB
     """An insert is sent at this size of values ..."""
     flush_messages: int = 50_000
     """... or this many messages ..."""
-    flush_age_s: float = 2.0
+    flush_age_s: float = 3.0
     """... or at this age of its oldest message; sooner while the budget of inserts allows."""
     flush_min_age_s: float = 0.2
     inserts_per_second: float = 2.0
-    """Budget for inserts that are sent early; a small insert costs the store some 60 ms of CPU whatever its size."""
+    """Budget for inserts that are sent early; one that takes long counts as several (see ``flush``)."""
     days_per_insert: int = 31
     """Table partitions (days, or months of histories) that one insert may touch: each becomes a part."""
     insert_threads: int = 2

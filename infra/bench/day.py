@@ -47,7 +47,6 @@ OVERRIDES: Final[dict[str, Any]] = {
     "kafka.partitions": 4,
     "kafka.history_partitions": 1,
     "consume.metrics_port": 0,
-    "consume.flush_mb": 64.0,
     "consume.inserts_per_second": 4.0,
 }
 

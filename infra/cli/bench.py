@@ -66,9 +66,6 @@ def ingest(
             "kafka.partitions": 8,
             "kafka.history_partitions": 1,
             "consume.metrics_port": 0,
-            "consume.flush_mb": 64.0,
-            "consume.flush_age_s": 3.0,
-            "consume.inserts_per_second": 1.0,
             "project.tail_s": 10.0,
         }
         if paced:

@@ -45,11 +45,13 @@ def command(
     Exit codes: 0 stopped as asked, 1 a person must decide (offsets lost, too many refused messages), 3 the store
     refuses the credentials. A broker or store that is away is waited for.
     """
+    from consumers import garbage
     from consumers.errors import FatalError, StoreCredentialsError
 
     settings = settings.with_flags({"consume.group_id": group, "consume.metrics_port": metrics_port})
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     consumer = build(settings, _topics(topics), accept_lost=accept_lost)
+    garbage.settle()
     with _health_server(settings, consumer), _projector(settings), _signals(consumer.stop):
         try:
             consumer.run()

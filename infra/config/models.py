@@ -185,10 +185,12 @@ class ConsumeSettings(Section):
     """The consumer: when it flushes, what it refuses, what it may hold."""
 
     group_id: str = Field("gpufleet", min_length=1, description="Kafka consumer group.")
-    flush_mb: float = Field(16.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
+    flush_mb: float = Field(64.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
     flush_events: int = Field(50_000, ge=1, description="... or this many events ...")
-    flush_age_s: float = Field(2.0, gt=0, description="... or this age of its oldest event.")
-    inserts_per_second: float = Field(2.0, gt=0, description="Budget of inserts; batches grow older to stay inside.")
+    flush_age_s: float = Field(3.0, gt=0, description="... or this age of its oldest event.")
+    inserts_per_second: float = Field(
+        2.0, gt=0, description="Budget of inserts before that age; one that takes n times 60 ms counts as n."
+    )
     horizon_s: float = Field(60.0, ge=0, description="How far commits trail what is stored.")
     quarantine_share_limit: float = Field(
         0.2, gt=0, le=1, description="Stop when more than this share of producers has refused messages."

@@ -41,6 +41,28 @@ def test_flush_is_early_within_the_budget_late_without_and_at_once_when_full() -
     assert policy.choose([waiting(4)], set(), clock.now + 5.0) is not None, "full"
 
 
+def test_an_insert_that_took_long_makes_the_next_ones_wait_for_their_age() -> None:
+    clock = FakeClock()
+    options = ConsumeSettings(kafka={}, inserts_per_second=1.0, flush_age_s=60.0, flush_min_age_s=0.2)
+    policy = FlushPolicy(options, clock.now)
+
+    def early(after: float) -> bool:
+        clock.now += after
+        one = intake(clock=clock)
+        one.take([FakeMessage(Node("n", "s").event(TOPIC, ts=TS), 0)])
+        clock.now += 0.3
+        return policy.choose([one], set(), clock.now) is not None
+
+    assert early(2.0)
+    policy.took(0.01)
+    assert early(1.0), "a quick one is charged once"
+    policy.took(0.6)  # ten times the price
+    assert not early(5.0)
+    assert early(5.0)
+    policy.took(3_600.0)
+    assert early(25.0), "what one insert may spend ahead is bounded"
+
+
 def rest_key(one: PartitionIntake) -> tuple[str, int]:
     return one.kind.topic, one.partition
 
