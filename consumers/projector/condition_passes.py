@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from consumers.projector import facility_windows, health_windows, job_windows, places, sick_windows, spells
 from consumers.projector.conditions import Conditions
@@ -21,7 +21,7 @@ from consumers.projector.windows import (
     one_of,
     scope,
 )
-from consumers.projector.worklist import WorkList, finish
+from consumers.projector.worklist import Open, WorkList, finish
 
 FIRST_LOOK_S = 2 * 86_400
 """How far back minutes in which nothing came are computed by a projector that has never computed any."""
@@ -65,10 +65,16 @@ class ConditionPasses:
         for minute, nodes in full.items():
             held = conditions.full.get(minute)
             self.touched_hours.append((minute, nodes, held.at if held else self._work.newest))
+        self._hours_of_no_gpu(conditions.partial, [minute for minute in partial if minute not in full])
         finish(conditions.full, full)
         finish(conditions.partial, partial)
         conditions.frontier = silent_to
         self._facility(now)
+
+    def _hours_of_no_gpu(self, work: dict[int, Open], minutes: Iterable[int]) -> None:
+        """The minutes' hours must follow; gpu_1h, which comes from gpu_1m alone, stays as it is."""
+        none: Nodes = frozenset()
+        self.touched_hours += [(m, none, work[m].at if m in work else self._work.newest) for m in minutes]
 
     def _place(self, now: float) -> None:
         minute = int(now // MINUTE_S)
@@ -196,6 +202,7 @@ WHERE job_id IN (SELECT job_id FROM gpufleet.job_1m FINAL WHERE {scope(window)})
             for start in range(window.start, window.end, MAX_MINUTES * MINUTE_S):
                 part = Range(start, min(window.end, start + MAX_MINUTES * MINUTE_S))
                 self._recomputer.write(FACILITY_1M, part, facility_windows.facility_1m_sql(part))
+        self._hours_of_no_gpu(conditions.facility, due)
         conditions.facility_done = max([conditions.facility_done, *due])
         finish(conditions.facility, due)
 

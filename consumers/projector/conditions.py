@@ -149,4 +149,5 @@ class Conditions:
         """Whether minutes of an hour are still to be computed."""
         end = hour + length
         behind = self.frontier is not None and self.frontier < end
-        return behind or any(hour <= m < end for work in (self.full, self.partial) for m in work)
+        work = (self.full, self.partial, self.facility)
+        return behind or any(hour <= m < end for minutes in work for m in minutes)

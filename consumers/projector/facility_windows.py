@@ -6,7 +6,7 @@ from consumers.projector.windows import Range, instant, instant64
 
 METER_LOOKBACK_S = 600
 """How far back the last reading of a meter before a minute is looked for."""
-_WORST_LAST = "['', 'ok', 'maintenance', 'degraded', 'leak', 'tripped']"
+WORST_LAST = "['', 'ok', 'maintenance', 'degraded', 'leak', 'tripped']"
 
 
 def _mean(column: str) -> str:
@@ -17,7 +17,7 @@ def _mean(column: str) -> str:
 
 def facility_1m_sql(window: Range) -> str:
     """facility_1m of whole minutes. Energy is the meter's last reading of the minute less the last one before it."""
-    rank = f"indexOf({_WORST_LAST}, toString(e.state))"
+    rank = f"indexOf({WORST_LAST}, toString(e.state))"
     return f"""SELECT
     site, ts, asset_id, m.1 AS asset_kind, m.2 AS parent_id, m.3 AS rack, m.4 AS state, m.5 AS readings,
     m.6 AS power_w_avg, m.7 AS power_w_max, m.8 AS power_cap_w, m.9 AS supply_temp_c_max, m.10 AS return_temp_c_max,

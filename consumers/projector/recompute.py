@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumers.failpoints import failpoint
-from consumers.projector import gpu_windows, health_windows, usage_windows
+from consumers.projector import gpu_windows, health_windows, hours, usage_windows
 from consumers.projector.store import WRITE_SETTINGS, Store, rows, scalar
 from consumers.projector.windows import (
+    FACILITY_1H,
     FLEET_1H,
     FLEET_10S,
     GPU_1H,
@@ -17,8 +18,10 @@ from consumers.projector.windows import (
     HEALTH_1H,
     HOUR_S,
     MINUTE_S,
+    RACK_1H,
     RACK_1M,
     RACK_10S,
+    SICK_1H,
     USAGE_1D,
     USAGE_1H,
     USAGE_1M,
@@ -26,7 +29,6 @@ from consumers.projector.windows import (
     Table,
     covering,
     doubled_sql,
-    fleet_1h_sql,
     fleet_10s_sql,
     insert_sql,
     instant64,
@@ -115,12 +117,15 @@ class Recomputer:
             self.write(RACK_1M, part, rack_1m_sql(part, racks, _list(nodes)), one_of("rack", racks))
 
     def hour(self, hour: int, nodes: Nodes) -> None:
-        """gpu_1h of one hour, for all or some nodes, and the hour of the fleet and its health."""
+        """gpu_1h of one hour, for all or some nodes, and the hour of fleet, racks, health, sick GPUs and facility."""
         window = Range(hour, hour + HOUR_S)
         only = _list(nodes)
         self.write(GPU_1H, window, gpu_windows.gpu_1h_sql(window, only), one_of("node_id", only))
-        self.write(FLEET_1H, window, fleet_1h_sql(window))
+        self.write(FLEET_1H, window, hours.fleet_1h_sql(window))
+        self.write(RACK_1H, window, hours.rack_1h_sql(window))
         self.write(HEALTH_1H, window, health_windows.health_1h_sql(window))
+        self.write(SICK_1H, window, hours.sick_1h_sql(window))
+        self.write(FACILITY_1H, window, hours.facility_1h_sql(window))
 
     def usage(self, window: Range) -> None:
         """usage_1m, usage_1h and usage_1d of the windows that hold the range."""

@@ -60,8 +60,6 @@ USAGE_1M = Table("usage_1m", MINUTE_S, _USAGE, _USAGE_COLUMNS)
 USAGE_1H = Table("usage_1h", HOUR_S, _USAGE, _USAGE_COLUMNS)
 USAGE_1D = Table("usage_1d", DAY_S, _USAGE, _USAGE_COLUMNS)
 
-FLEET_1H = Table("fleet_1h", HOUR_S, _FLEET, (*_FLEET, "nodes", "gpus", *NAMES, "energy_j"))
-
 HEALTH_COUNTS = (
     "gpus",
     "gpus_in_service",
@@ -85,6 +83,10 @@ HEALTH_SUMS = (
     "used_s",
     "energy_j",
 )
+HEALTH_SECONDS = tuple(name for name in HEALTH_SUMS if name != "energy_j")
+FLEET_1H = Table("fleet_1h", HOUR_S, _FLEET, (*_FLEET, "nodes", "gpus", *NAMES, "energy_j"))
+RACK_1H = Table("rack_1h", HOUR_S, _RACK, (*_RACK, "nodes", "gpus", *NAMES, "energy_j", *HEALTH_SECONDS))
+
 _HELD = ("gpu_model", "tenant", "lease_id")
 _SUPPLY = ("feed", "pdu", "cdu")
 _HEALTH = (*HEALTH_COUNTS, *HEALTH_SUMS)
@@ -114,6 +116,27 @@ SICK_1M = Table(
         "origin_node",
         "since",
         "in_service",
+        "detail",
+    ),
+)
+_SPELL = ("site", "ts", "node_id", "gpu_index", "reason", "since", "tenant", "in_service")
+SICK_1H = Table(
+    "sick_1h",
+    HOUR_S,
+    _SPELL,
+    (
+        *_SPELL,
+        "rack",
+        "feed",
+        "cdu",
+        "nvlink_domain",
+        "gpu_model",
+        "action",
+        "scope",
+        "origin_node",
+        "minutes",
+        "first_minute",
+        "last_minute",
         "detail",
     ),
 )
@@ -149,31 +172,22 @@ JOB_1M = Table(
         "straggler",
     ),
 )
-FACILITY_1M = Table(
-    "facility_1m",
-    MINUTE_S,
-    ("site", "ts", "asset_id"),
-    (
-        "site",
-        "ts",
-        "asset_id",
-        "asset_kind",
-        "parent_id",
-        "rack",
-        "state",
-        "readings",
-        "power_w_avg",
-        "power_w_max",
-        "power_cap_w",
-        "supply_temp_c_max",
-        "return_temp_c_max",
-        "flow_lpm_min",
-        "flow_lpm_avg",
-        "pressure_kpa_min",
-        "leak",
-        "energy_j",
-    ),
+_READINGS = (
+    "power_w_avg",
+    "power_w_max",
+    "power_cap_w",
+    "supply_temp_c_max",
+    "return_temp_c_max",
+    "flow_lpm_min",
+    "flow_lpm_avg",
+    "pressure_kpa_min",
+    "leak",
+    "energy_j",
 )
+_ASSET = ("site", "ts", "asset_id")
+_OF_ASSET = ("asset_kind", "parent_id", "rack", "state", "readings")
+FACILITY_1M = Table("facility_1m", MINUTE_S, _ASSET, (*_ASSET, *_OF_ASSET, *_READINGS))
+FACILITY_1H = Table("facility_1h", HOUR_S, _ASSET, (*_ASSET, *_OF_ASSET, "minutes", *_READINGS))
 
 
 def instant(seconds: int) -> str:
@@ -385,31 +399,4 @@ FROM
     GROUP BY site, minute, rack, gpu_model, tenant
 )
 GROUP BY site, minute, rack, gpu_model, tenant
-HAVING samples > 0 OR nodes > 0"""
-
-
-# --- grain: site, model, tenant and hour; from fleet_10s, energy from rack_1m ----------------------------------------
-
-
-def fleet_1h_sql(window: Range) -> str:
-    """fleet_1h from fleet_10s and rack_1m."""
-    return f"""SELECT
-    site, hour AS ts, gpu_model, tenant, max(nodes) AS nodes, max(gpus) AS gpus,
-    {rolled_up("    ")},
-    sum(energy_j) AS energy_j
-FROM
-(
-    SELECT * EXCEPT (ts, version, is_deleted), toStartOfHour(ts) AS hour, 0 AS energy_j
-    FROM gpufleet.fleet_10s FINAL
-    WHERE {scope(window)}
-    UNION ALL
-    SELECT
-        site, gpu_model, tenant, 0 AS nodes, 0 AS gpus,
-        {neutral("        ")},
-        toStartOfHour(ts) AS hour, sum(energy_j) AS energy_j
-    FROM gpufleet.rack_1m FINAL
-    WHERE {scope(window)}
-    GROUP BY site, hour, gpu_model, tenant
-)
-GROUP BY site, hour, gpu_model, tenant
 HAVING samples > 0 OR nodes > 0"""

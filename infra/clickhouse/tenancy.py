@@ -42,9 +42,12 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
         "health_1m": "tenant",
         "health_1h": "tenant",
         "fleet_1h": "tenant",
+        "rack_1h": "tenant",
         "sick_1m": "tenant",
+        "sick_1h": "tenant",
         "job_1m": "tenant",
         "facility_1m": None,
+        "facility_1h": None,
         "node_place": "tenant",
     }
 )
