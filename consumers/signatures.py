@@ -191,6 +191,8 @@ class Verifier:
         self._check_times(claim, site_key, who, message)
         _check_scope(topic, claim, who, key)
         _check_datum(value, site_key.site, who, key)
+        if claim.serial < self._keys.value.serial(site_key.site, *claim[:2], who.producer_id):
+            return  # good until it was revoked: the next may not be
         if len(self._entries) >= ENTRIES_MAX:
             del self._entries[next(iter(self._entries))]
         producer = producer_part(header)
@@ -232,13 +234,14 @@ class Verifier:
         )
 
     def _check_times(self, claim: Claim, site_key: SiteKey, who: Identity, message: Message) -> None:
-        lowest = self._keys.value.serial(site_key.site, claim.scope, claim.subject, who.producer_id)
+        append_us = self._append_us(message)
+        lowest = self._keys.value.serial(site_key.site, claim.scope, claim.subject, who.producer_id, append_us)
         if claim.serial < lowest:
             raise _Wrong(
                 Reason.SIGNATURE,
                 f"signed with key {claim.serial} of {_signer(claim)}, which was revoked: {lowest} is the first good",
             )
-        if site_key.until_us is not None and self._append_us(message) > site_key.until_us:
+        if site_key.until_us is not None and append_us > site_key.until_us:
             raise _Wrong(
                 Reason.SIGNATURE,
                 f"signed with a key from site key {claim.key_id.hex()}, which ended before the broker had the message",

@@ -40,8 +40,9 @@ class Signer:
         *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
+        look_s: float = LOOK_S,
     ) -> None:
-        self._keys, self._site, self._now_us, self._monotonic = keys, site, now_us, monotonic
+        self._keys, self._site, self._now_us, self._monotonic, self._look_s = keys, site, now_us, monotonic, look_s
         self._entries: dict[tuple[str, bytes, bytes], _Entry] = {}
         self._in_use: SiteKey | None = None
         self._look_at = 0.0
@@ -50,7 +51,7 @@ class Signer:
         """The signature header of a message. NoKeyError when no key may write it."""
         now = self._monotonic()
         if now >= self._look_at:
-            self._look_at = now + LOOK_S
+            self._look_at = now + self._look_s
             self._follow()
         producer = producer_part(header)
         entry = self._entries.get((topic, producer, key))

@@ -13,6 +13,7 @@
     subject = "r0001-n01"
     producer = "r0001-n01"
     below = 1
+    from = 2026-11-25T08:00:00Z
 
 ``id`` and ``from`` may be left out; ``until`` is there for a key that was retired. No message of an error repeats a
 file's contents.
@@ -70,6 +71,8 @@ class Revoked:
     subject: str
     producer_id: str
     below: int
+    since_us: int = 0
+    """In events that the broker appended from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,11 @@ class SiteKeys:
     keys: tuple[SiteKey, ...]
     revoked: tuple[Revoked, ...] = ()
 
-    def serial(self, site: str, scope: Scope, subject: str, producer_id: str) -> int:
-        """The lowest serial that a producer's key may have."""
+    def serial(self, site: str, scope: Scope, subject: str, producer_id: str, append_us: int | None = None) -> int:
+        """The lowest serial that a producer's key may have: in events appended then, or in all to come."""
         who = (site, scope, subject, producer_id)
-        return max((r.below for r in self.revoked if (r.site, r.scope, r.subject, r.producer_id) == who), default=0)
+        found = (r for r in self.revoked if (r.site, r.scope, r.subject, r.producer_id) == who)
+        return max((r.below for r in found if append_us is None or r.since_us <= append_us), default=0)
 
     def newest(self, site: str, now_us: int) -> SiteKey | None:
         """The key to sign with: the latest that has begun and not ended."""
@@ -122,7 +126,7 @@ def parse_site_keys(text: str, where: str) -> SiteKeys:
     revoked = tuple(
         Revoked(
             _text(t, "site", where), _scope(t, where), _text(t, "subject", where), _text(t, "producer", where),
-            _serial(t, "below", where),
+            _serial(t, "below", where), _time(t, "from", where) or 0,
         )
         for t in document.get("revoked", ())
     )  # fmt: skip
@@ -165,7 +169,9 @@ def render_site_keys(keys: SiteKeys) -> str:
             f'scope = "{one.scope.word}"',
             f"subject = {json.dumps(one.subject)}",
         ]
-        out += [f"producer = {json.dumps(one.producer_id)}", f"below = {one.below}", ""]
+        out += [f"producer = {json.dumps(one.producer_id)}", f"below = {one.below}"]
+        out += [f"from = {_toml_time(one.since_us)}"] if one.since_us else []
+        out.append("")
     return "\n".join(out)
 
 

@@ -202,13 +202,20 @@ def test_a_key_that_ended_is_judged_by_the_broker_s_time() -> None:
 
 
 def test_a_revoked_key_is_refused_and_the_producer_s_next_one_is_good() -> None:
-    revoked = SiteKeys(KEYS.keys, (Revoked(SITE, Scope.NODE, "n1", "n1", 1),))
+    at = 1_763_800_000_000_000
+    revoked = SiteKeys(KEYS.keys, (Revoked(SITE, Scope.NODE, "n1", "n1", 1, at),))
     stolen = key_of(KEYS, Scope.NODE, "n1")
     fresh = key_of(revoked, Scope.NODE, "n1")
     assert (stolen.claim.serial, fresh.claim.serial) == (0, 1)
     assert reason(signed_with(stolen, node().event("node-telemetry")), keys=revoked) is Reason.SIGNATURE
     assert reason(signed_with(fresh, node().event("node-telemetry")), keys=revoked) is None
     assert reason(signed(KEYS, node("n2").event("node-telemetry")), keys=revoked) is None
+    # what the broker had before is as good as it was: reading the log again judges alike
+    before = signed_with(stolen, node().event("node-telemetry", ts=at - 5_000_000))
+    assert reason(before, keys=revoked, append_us=at - 1_000) is None
+    verify = Verifier(still(revoked), Policy(), lambda: 0).on("node-telemetry")
+    both = [Appended(before, 0, append_us=at - 1_000), Appended(before, 1, append_us=at)]
+    assert [one.position for one in verify(both)] == [1]
 
 
 def test_a_site_s_key_is_no_other_site_s() -> None:
