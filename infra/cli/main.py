@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "alerts": "List and explain the alert rules, and see which would fire.",
     "audit": "Prove that nothing was lost or doubled, or say exactly what was.",
     "rebuild": "Make a table again from the log or the events, compare, and exchange what differs.",
+    "rebuild": "Make a table again from the log or the events, compare, and exchange what differs.",
     "doctor": "Check every dependency and say what to do.",
     "bench": "Measure ingest on this machine.",
     "config": "Show the settings in effect, or write a settings file to start from.",

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from consumers.rebuild.tables import ENDINGS
+from consumers.rebuild.tables import TABLES as REBUILT
+
 TABLES: Mapping[str, str | None] = MappingProxyType(
     {
         # events
@@ -31,6 +34,7 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
         "projector_requests": None,
         "audit_runs": None,
         # projections
+        "rebuild_state": None,
         "rack_10s": "tenant",
         "rack_1m": "tenant",
         "fleet_10s": "tenant",
@@ -54,6 +58,10 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
 """Table -> the column that names the tenant whose row it is; None = tenants read nothing of it."""
 
 USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
+BESIDE: tuple[str, ...] = tuple(f"{table}{ending}" for table in REBUILT for ending in ENDINGS)
+"""Tables that exist while `gpufleet rebuild` is at work, with rows of every tenant: nobody reads them but the
+administrator and, on a server, the writer."""
+
 """A tenant's own business: the operator reads a row only while a lease of that tenant says operator_reads_usage."""
 
 GRANTED = "dictGetOrDefault('gpufleet.usage_grant_at', 'granted', (toString(site), toString(tenant)), ts, 0) = 1"

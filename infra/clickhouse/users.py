@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra.clickhouse.render import Render
-from infra.clickhouse.tenancy import CLOSED_VIEWS, OPERATOR_ROWS, TABLES, VIEWS
+from infra.clickhouse.tenancy import BESIDE, CLOSED_VIEWS, OPERATOR_ROWS, TABLES, VIEWS
 from schemas.ddl import DATABASE, quoted
 
 WRITER, OPERATOR, READER = "gpufleet_writer", "gpufleet_operator", "gpufleet_reader"
@@ -135,6 +135,10 @@ def _policies() -> list[str]:
         seen = OPERATOR_ROWS.get(table, "1")
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_operator {here} USING {seen} TO {OPERATOR}, {READER}")
     return made
+    # What a rebuild makes beside them is the writer's alone: with a policy for nobody else, nobody else reads a row.
+    for table in BESIDE:
+        here = f"ON {DATABASE}.{table} FOR SELECT"
+        made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_writer {here} USING 1 TO {WRITER}")
 
 
 def _quoted_name(name: str) -> str:
