@@ -16,7 +16,7 @@ from consumers.batch import Bad, Batch, Chunk, Group, Message
 from consumers.clock import Clock
 from consumers.errors import StoreUnavailableError
 from consumers.failpoints import failpoint
-from consumers.intake import identity_of
+from consumers.intake import LATEST_US, identity_of
 
 TABLE = "ingest_ledger"
 
@@ -150,11 +150,14 @@ class Ledger:
     def write(self, new: Sequence[Entry]) -> None:
         """Write the entries and those of earlier calls that failed. StoreUnavailableError and others: call again.
 
-        A failed write may have been stored: its rows are looked for before they are written again.
+        A failed write may have been stored: its rows are looked for before they are written again. Then they are
+        stamped anew: a row that appears long after its time is one that the projector has read past.
         """
         if self._stamped and self._store.ledger_count(self._consumer, [at for at, _ in self._stamped]):
             self._stamped = []
-        for entry in new:
+        again = [entry for _, entry in self._stamped]
+        self._stamped = []
+        for entry in (*again, *new):
             self._last_at = max(self._clock.now_us(), self._last_at + 1)
             self._stamped.append((self._last_at, entry))
         if self._stamped:
@@ -177,5 +180,6 @@ class Ledger:
 
 
 def _text(us: int) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+    # Of messages that were refused the time may be anything.
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=min(max(us, 0), LATEST_US))
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"

@@ -39,6 +39,8 @@ class LedgerReader:
         start = self._from - self._overlap
         until = now + 3600
         while start < until:
+            if until - start > _STRIDE_S:  # catching up, or an empty ledger: time without rows is stepped over
+                start = max(start, _first(store, start, until))
             end = min(start + _STRIDE_S, until)
             for entry in _between(store, start, end):
                 if entry.key not in self._seen:
@@ -71,6 +73,18 @@ ORDER BY at""",
             append_ts_max=append_ts_max / 1e6,
             key=(at, topic, *key),
         )
+
+
+def _first(store: Store, start: float, until: float) -> float:
+    """Time of the first row in [start, until); ``until`` when there is none."""
+    found = rows(
+        store,
+        f"""SELECT count(), toUnixTimestamp64Micro(min(at))
+FROM gpufleet.ingest_ledger
+WHERE at >= fromUnixTimestamp64Micro({_micros(start)}, 'UTC')
+    AND at < fromUnixTimestamp64Micro({_micros(until)}, 'UTC')""",
+    )
+    return int(found[0][1]) / 1e6 if found[0][0] else until
 
 
 def _micros(at: float) -> int:
