@@ -196,6 +196,27 @@ def audit_(nodes: int, minutes: int, repeats: int, folder: Path | None, as_json:
     print_json(report) if as_json else _print(report)
 
 
+@command.command()
+@click.option("--nodes", type=click.IntRange(min=2), default=500, show_default=True, help="Producers.")
+@click.option("--messages", type=click.IntRange(min=100), default=20_000, show_default=True, help="Events measured.")
+@json_option
+def signing(nodes: int, messages: int, as_json: bool) -> None:
+    """What signing an event costs its producer, and verifying it the consumer, beside the rest of its work."""
+    from infra.bench import signing as bench
+    from infra.embedded.broker import EmbeddedBroker
+    from infra.kafka.client import admin
+    from infra.kafka.topics import Topics, wanted
+
+    with _place(None) as data, EmbeddedBroker(data / "broker") as broker:
+        settings = load(config=None, data=None).with_flags(
+            {"kafka.bootstrap": broker.bootstrap, "kafka.partitions": 1, "kafka.history_partitions": 1}
+        )
+        topics = Topics(admin(settings.kafka), settings.kafka)
+        topics.apply(topics.plan(wanted(settings.kafka, settings.retention)))
+        report = bench.signing(data, broker.bootstrap, nodes, messages, lambda text: click.echo(text, err=True))
+    print_json(report) if as_json else _print(report)
+
+
 def _divides_a_minute(ticks: int) -> None:
     if 60 % ticks:
         raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")

@@ -110,13 +110,14 @@ def derive(
     """
     from schemas.signing_keys import derived, render_producer_keys
 
+    whose = _who(nodes, tenant, scope, producers)
     keys = _read(_path(settings, file))
     site = site or settings.site.name
     chosen = keys.newest(site, _now()) if key_id is None else next((k for k in keys.keys if k.id.hex() == key_id), None)
     if chosen is None or chosen.site != site:
         known = ", ".join(f"{k.id.hex()} of {k.site}" for k in keys.keys)
         raise UsageError(f"no such site key of {site} in use: there are {known}")
-    made = [derived(keys, chosen, *who) for who in _who(nodes, tenant, scope, producers)]
+    made = [derived(keys, chosen, *who) for who in whose]
     if output is None:
         click.echo(render_producer_keys(made), nl=False)
         return

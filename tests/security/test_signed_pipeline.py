@@ -102,8 +102,8 @@ def test_what_is_signed_is_stored_and_everything_else_is_a_dead_letter_with_its_
     assert "gpufleet keys derive" in found[f"{site}-unsigned", "unsigned"]
     assert "keyed 'nimbus'" in found[f"{site}-gateway", "foreign"]
     assert counts(ch, TELEMETRY, site) == (12, 12)
-    sick = consumer.consumer.metrics.quarantined.collect()[0].samples[0].value
-    assert sick == 0, "what anybody may have written makes no producer sick"
+    [sick] = consumer.consumer.metrics.quarantined.collect()
+    assert sick.samples[0].value == 0, "what anybody may have written makes no producer sick"
     assert "secret" not in str(found)
     assert thief.secret.hex() not in str(found)
 
@@ -208,5 +208,5 @@ def test_a_site_moves_from_unsigned_to_signed_without_a_gap(
         Sender(broker).send(mixed)
         eventually(lambda: stored_as_sent(ch, mixed, site))
     assert letters(ch, site) == {}
-    samples = running_one.consumer.metrics.unsigned.collect()[0].samples
-    assert sum(s.value for s in samples if s.name.endswith("_total") and s.labels == {"topic": TELEMETRY}) >= 2
+    [unsigned] = running_one.consumer.metrics.unsigned.collect()
+    assert sum(s.value for s in unsigned.samples if s.name.endswith("_total") and s.labels == {"topic": TELEMETRY}) >= 2
