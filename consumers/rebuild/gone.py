@@ -93,23 +93,49 @@ class _Known:
 
 
 def _ledger(store: Store, kind: EventKind, where: str, first: int, end: int) -> _Known:
-    [(covered, start, last, touched)] = rows(
+    """What the ledger says of offsets [first, end).
+
+    Every row names all minutes of its offsets, so rows that hold nothing else are asked first, then the shortest that
+    reaches over the end. Rows that were read again after a restart may be long and name hours that are still there.
+    """
+    here = f"topic = {quoted(kind.topic)} AND {where}"
+    inside, reached = _rows(store, f"{here} AND first_offset >= {first} AND last_offset < {end}", first, end)
+    if inside.whole:
+        return inside
+    over = rows(
         store,
-        f"""SELECT sum(fresh), toUnixTimestamp(minIf(event_ts_min, rows + duplicates > 0)),
+        f"""SELECT first_offset, last_offset FROM gpufleet.ingest_ledger
+WHERE {here} AND first_offset <= {reached} AND last_offset >= {end - 1} ORDER BY first_offset DESC LIMIT 1""",
+    )
+    if over:
+        [(low, high)] = over
+        last, _ = _rows(store, f"{here} AND first_offset = {low} AND last_offset = {high}", first, end)
+        earliest = min(last.start, inside.start) if inside.hours else last.start
+        return _Known(inside.hours | last.hours, earliest, max(inside.end, last.end), whole=True)
+    return _rows(store, f"{here} AND first_offset < {end} AND last_offset >= {first}", first, end)[0]
+
+
+def _rows(store: Store, where: str, first: int, end: int) -> tuple[_Known, int]:
+    """What some rows of the ledger say of offsets [first, end), and up to where they cover them without a hole."""
+    [(covered, reached, start, last, touched)] = rows(
+        store,
+        f"""SELECT sum(fresh), max(after), toUnixTimestamp(minIf(event_ts_min, rows + duplicates > 0)),
     toUnixTimestamp(maxIf(event_ts_max, rows + duplicates > 0)),
     groupUniqArrayArray(arrayMap(m -> intDiv(toUnixTimestamp(m), {HOUR_S}) * {HOUR_S}, minutes))
 FROM
 (
     -- Ranges may overlap: what was read again counts once.
-    SELECT event_ts_min, event_ts_max, minutes, rows, duplicates,
+    SELECT event_ts_min, event_ts_max, minutes, rows, duplicates, least(last_offset + 1, {end}) AS after,
         max(least(last_offset + 1, {end})) OVER (
-            ORDER BY first_offset, last_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached,
-        greatest(0, least(last_offset + 1, {end}) - greatest(first_offset, {first}, reached)) AS fresh
+            ORDER BY first_offset, last_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before,
+        greatest(0, after - greatest(first_offset, {first}, before)) AS fresh
     FROM gpufleet.ingest_ledger
-    WHERE topic = {quoted(kind.topic)} AND {where} AND first_offset < {end} AND last_offset >= {first}
+    WHERE {where}
 )""",
     )
-    return _Known(frozenset(int(h) for h in touched), int(start), int(last), int(covered or 0) >= end - first)
+    whole = int(covered or 0) >= end - first
+    reach = int(reached) if int(covered or 0) == int(reached) - first else first
+    return _Known(frozenset(int(h) for h in touched), int(start), int(last), whole), reach
 
 
 def _forever(store: Store) -> int:
