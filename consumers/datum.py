@@ -18,6 +18,8 @@ from schemas.identity import Identity
 _long = lru_cache(maxsize=1 << 15)(zigzag_varint)
 """Nodes tick together and count alike: few different times and numbers are seen within a minute."""
 
+SITE_BYTES_MAX = 255
+"""A longer one is no site: the first bytes of a run's datums are kept for as long as the run is known."""
 HEADER_FIELDS = ("site", "producer_id", "run_id", "seq", "ts")
 
 
@@ -51,13 +53,13 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise HeadError(f"expected an Avro long at byte {at} of the message, found none")
 
 
-def read_string(data: bytes, at: int) -> tuple[str, int]:
+def read_string(data: bytes, at: int, errors: str = "strict") -> tuple[str, int]:
     """An Avro string at ``at``: (value, position after it). HeadError when it runs over the end or is not UTF-8."""
     length, start = read_varint(data, at)
     if not 0 <= length <= len(data) - start:
         raise HeadError(f"expected a string at byte {at} of the message, found a length of {length}")
     try:
-        return data[start : start + length].decode(), start + length
+        return data[start : start + length].decode(errors=errors), start + length
     except UnicodeDecodeError:
         raise HeadError(f"expected UTF-8 at byte {start} of the message") from None
 
@@ -68,6 +70,8 @@ def read_head(value: bytes, identity: Identity) -> bytes:
     HeadError when producer or run differ from the header's.
     """
     _, at = read_string(value, PREFIX_BYTES)
+    if at > PREFIX_BYTES + 2 + SITE_BYTES_MAX:
+        raise HeadError(f"expected a site of at most {SITE_BYTES_MAX} bytes, found {at - PREFIX_BYTES - 2}")
     producer, at = read_string(value, at)
     run_id, at = read_varint(value, at)
     if producer != identity.producer_id or run_id != identity.run_id:
@@ -93,10 +97,13 @@ def sequel(seq: int, ts: int) -> bytes:
 
 
 def place(value: bytes) -> Place:
-    """Site and key of a datum whose head was checked. HeadError when the key runs over the end."""
+    """Site and key of a datum whose head was checked. HeadError when the key runs over the end.
+
+    A key that is not UTF-8 is stored as it is, so it is kept as it is: with surrogate escapes.
+    """
     site, at = read_string(value, PREFIX_BYTES)
     _, at = read_string(value, at)
     for _ in range(3):
         _, at = read_varint(value, at)
-    key, _ = read_string(value, at)
+    key, _ = read_string(value, at, errors="surrogateescape")
     return Place(site, key)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from consumers.batch import Batch, Chunk, Group, Insert, Message
-from consumers.datum import place
+from consumers.datum import HeadError, place
 from consumers.store import Wanted
 from consumers.watermark import Key
 from schemas import identity as wire
@@ -37,7 +37,7 @@ def learn(batch: Batch, store: Lookup) -> dict[Key, int]:
     for _, _, message in _messages(batch):
         who = identity_of(message)
         key = (who.producer_id, who.run_id)
-        if key in named_alike and place(message.value() or b"").key != who.producer_id:
+        if key in named_alike and _key(message) != who.producer_id:
             named_alike.discard(key)
     since = min(group.ts_min for chunk in batch.chunks for group in chunk.groups.values())
     found: dict[Key, int] = {}
@@ -55,7 +55,10 @@ def survivors(batch: Batch, store: Lookup) -> dict[int, list[Message]]:
         return {id(group): group.messages for insert in batch.inserts for _, group in insert.groups}
     wanted: list[Wanted] = []
     for message, who in suspects.values():
-        where = place(message.value() or b"")
+        try:
+            where = place(message.value() or b"")
+        except HeadError:
+            continue  # no reader can take it: the insert will say so, and quarantine will find it
         wanted.append(Wanted(where.site, where.key, who.ts, who.producer_id, who.run_id, who.seq))
     seen = store.stored(batch.kind, wanted)
     seen |= _certain(batch, suspects, {(one.producer_id, one.run_id) for one in wanted})
@@ -71,6 +74,13 @@ def survivors(batch: Batch, store: Lookup) -> dict[int, list[Message]]:
         for _, group in insert.groups:
             kept[id(group)] = [m for m in group.messages if id(m) not in doubles]
     return kept
+
+
+def _key(message: Message) -> str | None:
+    try:
+        return place(message.value() or b"").key
+    except HeadError:
+        return None
 
 
 def identity_of(message: Message) -> Identity:

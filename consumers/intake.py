@@ -26,6 +26,10 @@ from schemas.identity import HEADER, Identity, IdentityError
 
 HISTORY_FLOOR_US = 946_684_800_000_000
 """2000-01-01: histories may be imported from long ago, but a clock at 1970 is a broken clock."""
+LATEST_US = 4_102_444_800_000_000
+"""2100-01-01: a later time, even the broker's (where topics take the producer's for it), is no time."""
+PRODUCER_TEXT_MAX = 255
+"""Characters kept of whoever sent a refused message: its key may be megabytes."""
 DEAD_LETTERS = "dead-letters"
 MINUTE_US = 60_000_000
 DAY_MINUTES = 1_440
@@ -124,10 +128,10 @@ class PartitionIntake:
                 if size > too_large:
                     raise BadMessageError(Reason.TOO_LARGE, f"expected at most {too_large} bytes, found {size}")
                 append = message.timestamp()[1] * 1000
-                if append <= 0:
+                if not 0 < append < LATEST_US:
                     append = self._clock.now_us()
                 age = append - ts
-                if -age > future_us:
+                if -age > future_us or ts > LATEST_US:
                     raise BadMessageError(Reason.IN_FUTURE, _times(ts, append))
                 if ts < floor_us or (past_us is not None and age > past_us):
                     raise BadMessageError(Reason.TOO_OLD, _times(ts, append))
@@ -262,7 +266,7 @@ def identity_of(message: Message) -> Identity | None:
 def producer_of(message: Message) -> str:
     """Who sent a message, as well as can be told: the header's producer, else the Kafka key."""
     who = identity_of(message)
-    return who.producer_id if who else (message.key() or b"").decode(errors="replace")
+    return who.producer_id if who else (message.key() or b"")[:PRODUCER_TEXT_MAX].decode(errors="replace")
 
 
 def _times(ts: int, append: int) -> str:

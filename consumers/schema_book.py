@@ -11,6 +11,8 @@ from consumers.errors import BadMessageError, Reason
 from schemas import framing
 from schemas.catalogue import Schema
 
+UNKNOWN_MAX = 10_000
+"""Ids remembered that nobody knows: whoever makes them up must not fill the memory."""
 AskRegistry = Callable[[int], Schema | None]
 """The schema of an id; None when the registry knows none. Raises RegistryUnavailableError when it cannot tell."""
 
@@ -63,5 +65,7 @@ class SchemaBook:
         verdict = self._verdicts.get(identifier)
         if verdict is None or (verdict.schema is None and verdict.until <= now):
             verdict = _Verdict(self._ask(identifier), now + self._believe_s)
+            if len(self._verdicts) >= UNKNOWN_MAX:
+                self._verdicts = {key: known for key, known in self._verdicts.items() if known.schema is not None}
             self._verdicts[identifier] = verdict
         return verdict.schema

@@ -256,6 +256,10 @@ def _parts(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
 
 
 def _string(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # surrogate escapes: bytes that were no UTF-8
+        return "'" + "".join(f"\\x{byte:02x}" for byte in value.encode(errors="surrogateescape")) + "'"
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

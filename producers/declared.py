@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -34,10 +35,13 @@ class Entry:
         """A finite number from ``low`` to ``high``."""
         value = self._get(key, default)
         bad = isinstance(value, bool) or not isinstance(value, int | float)
-        if bad or not low <= value <= high or not math.isfinite(value):
+        if bad or not low <= value <= high or (isinstance(value, float) and not math.isfinite(value)):
             limits = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
             raise self.wrong(key, f"a number {limits}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond what a float holds
+            raise self.wrong(key, f"a number below {sys.float_info.max:g}") from None
 
     def flag(self, key: str, default: bool) -> bool:
         """true or false."""

@@ -270,11 +270,12 @@ def _read_run(folder: Path, run_id: int) -> Iterator[Given]:
     try:
         described = json.loads(path.read_bytes())
         site, producers, topics = described["site"], described["producers"], described["topics"]
-        if described["run_id"] != run_id or not isinstance(producers, list) or not isinstance(topics, list):
+        named = isinstance(producers, list) and isinstance(topics, list) and isinstance(site, str)
+        if described["run_id"] != run_id or not named or not all(isinstance(n, str) for n in (*producers, *topics)):
             raise ValueError("its run_id, producers or topics are wrong")
     except FileNotFoundError:
         return  # pruned meanwhile
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalError(
             f"{path} is not a journal's description ({error}); restore it, or move {run_id}.* away: "
             "the audit can then not tell what that run gave out"

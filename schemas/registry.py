@@ -7,16 +7,21 @@ consumer resolves an id it has not met by the schema's canonical fingerprint: an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+
+import fastavro
 
 from schemas import catalogue, compatibility
 from schemas.catalogue import Schema
 
 T = TypeVar("T")
 NOT_FOUND = 404
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+"""What Avro lets a field be called; the store is asked for columns of these names."""
 
 
 class RegistryError(Exception):
@@ -98,9 +103,11 @@ class Registry:
         try:
             definition = json.loads(found.schema_str)
             fingerprint = catalogue.canonical_fingerprint(definition)
+            fastavro.parse_schema(definition)
+            names = [field["name"] for field in definition["fields"]]
         except Exception:  # noqa: BLE001 - somebody else's schema, in whatever shape: not one of ours
             return None
-        if not isinstance(definition, dict):
+        if not all(_NAME.fullmatch(name) for name in names):
             return None
         same = [schema for schema in catalogue.published() if schema.fingerprint == fingerprint]
         if same:

@@ -6,13 +6,14 @@ that are sent after all, which an audit does not mind; the other order would los
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from producers.spool.thin import flattened
 
@@ -139,7 +140,16 @@ def _text(accounts: Iterable[Account]) -> str:
 
 def _parsed(line: str) -> Account | None:
     try:
-        fields: Any = json.loads(line)
-        return Account(**fields)
-    except (ValueError, TypeError):
+        account = Account(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
         return None
+    for name, kind in _KINDS.items():
+        value = getattr(account, name)
+        if type(value) is not kind or (kind is int and not 0 <= value < 1 << 62):
+            return None
+    return account if account.event in (THINNED, GIVEN_UP) and _GONE.fullmatch(account.gone) else None
+
+
+_KINDS: dict[str, type] = {field.name: int if field.type == "int" else str for field in dataclasses.fields(Account)}
+_GONE = re.compile(r"(?:[0-9]{1,18}(?:-[0-9]{1,18})?(?:,(?!$)|$))*", re.ASCII)
+"""1-11,13-23, or nothing."""

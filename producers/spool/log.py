@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from producers.encode import Message
-from producers.spool.segment import Segment
+from producers.spool.segment import Segment, number_of
 
 _SUFFIXES = (".log", ".z", ".acks", ".partial")
 logger = logging.getLogger("gpufleet.spool")
@@ -39,9 +39,9 @@ class Log:
         damages = 0
         numbers: dict[int, set[str]] = {}
         for path in self._folder.glob(f"{self.name}-*"):
-            digits = path.stem.rpartition("-")[2]
-            if path.suffix in _SUFFIXES and digits.isdigit():
-                numbers.setdefault(int(digits), set()).add(path.suffix)
+            number = number_of(path)
+            if path.suffix in _SUFFIXES and number is not None:
+                numbers.setdefault(number, set()).add(path.suffix)
         for number in sorted(numbers):
             self._next = number + 1
             segment = Segment(self._folder, self.name, number, durable=self._durable)

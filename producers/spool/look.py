@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from producers.spool.record import Record
-from producers.spool.segment import Segment, Stream
+from producers.spool.segment import Segment, Stream, number_of
 from producers.spool.thin import flattened
 from schemas import identity
 
@@ -63,7 +63,10 @@ def size(folder: Path) -> int:
 def _records(folder: Path) -> Iterator[Record]:
     for log in ("facts", "samples"):
         for path in sorted(folder.glob(f"{log}-*.acks")):
-            segment = Segment(folder, log, int(path.stem.rpartition("-")[2]), durable=False)
+            number = number_of(path)
+            if number is None:
+                continue
+            segment = Segment(folder, log, number, durable=False)
             try:
                 segment.recover(look_only=True)
                 for record in segment.records():

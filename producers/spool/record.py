@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from producers.encode import Message
+from schemas import identity
 
 MAGIC = b"\xe5\x9a\x01\x0d"
 _FRAME = struct.Struct("<4sII")
@@ -60,14 +61,15 @@ def scan(data: bytes) -> Iterator[Record | Damage]:
     at = damaged = 0
     while at < len(data):
         end = _end(data, at)
-        if end is None:
+        record = None if end is None else _unpack(data, at + _FRAME.size, end)
+        if end is None or record is None:
             at = data.find(MAGIC, at + 1)
             if at < 0:
                 break
             continue
         if damaged < at:
             yield Damage(damaged, at)
-        yield _unpack(data, at + _FRAME.size, end)
+        yield record
         at = damaged = end
     if damaged < len(data):
         yield Damage(damaged, len(data))
@@ -84,12 +86,20 @@ def _end(data: bytes, at: int) -> int | None:
     return end if zlib.crc32(memoryview(data)[at + 8 : end]) == checksum else None
 
 
-def _unpack(data: bytes, at: int, end: int) -> Record:
+def _unpack(data: bytes, at: int, end: int) -> Record | None:
+    """The record of a body whose checksum is right; None when it is not one that ``pack`` wrote all the same."""
     flags, ordinal, topic_size, key_size, header_size = _BODY.unpack_from(data, at)
     at += _BODY.size
-    topic = data[at : at + topic_size].decode()
+    if at + topic_size + key_size + header_size > end:
+        return None
+    topic = data[at : at + topic_size]
     at += topic_size
     key = data[at : at + key_size]
     at += key_size
     header = data[at : at + header_size]
-    return Record(ordinal, bool(flags & _OFFERED), Message(topic, key, data[at + header_size : end], header, -1))
+    try:
+        identity.unpack(header)
+        name = topic.decode()
+    except (identity.IdentityError, UnicodeDecodeError):
+        return None
+    return Record(ordinal, bool(flags & _OFFERED), Message(name, key, data[at + header_size : end], header, -1))

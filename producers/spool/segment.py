@@ -15,12 +15,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from producers.encode import Message
-from producers.spool.record import Damage, Record, pack, scan
+from producers.spool.record import LARGEST_BODY, Damage, Record, pack, scan
 from schemas import identity
 
 FRAME_BYTES = 128 << 10
 """Records of a frame, before deflating: what a flipped bit can cost, and what a reader holds in memory."""
 LEVEL = 6
+LARGEST_FRAME = FRAME_BYTES + LARGEST_BODY
+"""A frame that claims more holds something else than records."""
+LARGEST_FILE = 4 * LARGEST_BODY
+"""Of a longer file only so much is read: none that a spool wrote comes near."""
 _HEADER = struct.Struct("<4sII")
 _HEADER_MAGIC = b"gps\x01"
 _FRAME = struct.Struct("<4sIII")
@@ -147,11 +151,15 @@ class Segment:
         self.bytes = path.stat().st_size
         self._read_acks()
         damages = 0
+        seen: set[int] = set()
         for piece in self._pieces(path):
             if isinstance(piece, Damage):
                 # A raw file ends in a torn record when the process died as it wrote: that event was never taken.
                 damages += self.packed or piece.end < self.bytes
+            elif piece.ordinal in seen:
+                damages += 1  # not ours: an ordinal names one record
             elif piece.ordinal not in self.acked:
+                seen.add(piece.ordinal)
                 self._take(piece)
             else:
                 self.next_ordinal = max(self.next_ordinal, piece.ordinal + 1)
@@ -236,7 +244,7 @@ class Segment:
 
     def _pieces(self, path: Path) -> Iterator[Record | Damage]:
         with path.open("rb") as file:
-            data = file.read()
+            data = file.read(min(LARGEST_FILE, os.fstat(file.fileno()).st_size))
         if path == self._raw:
             yield from scan(data)
             return
@@ -306,6 +314,12 @@ class Segment:
                 os.close(folder)
 
 
+def number_of(path: Path) -> int | None:
+    """The number in the name of one of a log's files; None for a file that is none of them."""
+    digits = path.stem.rpartition("-")[2]
+    return int(digits) if len(digits) == 9 and digits.isascii() and digits.isdigit() else None
+
+
 def _entry(ordinals: list[int]) -> bytes:
     body = struct.pack(f"<{len(ordinals)}I", *ordinals)
     return _ACKS.pack(zlib.crc32(body), len(body)) + body
@@ -341,5 +355,11 @@ def _frame(data: bytes, at: int) -> tuple[int, bytes] | None:
     body = data[at + _FRAME.size : end]
     if zlib.crc32(body, zlib.crc32(data[at + 8 : at + _FRAME.size])) != checksum:
         return None
-    raw = zlib.decompress(body)
-    return (end - at, raw) if len(raw) == raw_size else None
+    if raw_size > LARGEST_FRAME:
+        return None
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(body, raw_size + 1)
+    except zlib.error:
+        return None
+    return (end - at, raw) if len(raw) == raw_size and inflate.eof else None

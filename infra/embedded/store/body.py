@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.embedded.store import statement
-from infra.embedded.store.codecs import Codec
+from infra.embedded.store.codecs import Decoder
 from infra.embedded.store.errors import NOT_ENOUGH_SPACE, SYNTAX_ERROR, TOO_LARGE, TOO_MANY_QUERIES, Refusal
 
 MAX_SQL: Final = 4 << 20
@@ -25,12 +26,13 @@ class Spool:
     """Where bodies wait for the engine: memory-backed files on Linux, files in the folder `fallback` elsewhere.
 
     `fallback` also names the spool: it belongs to one data folder, which one store at a time holds. A few files are
-    kept and written over, since fresh pages cost as much as the copy into them. `max_bytes` bounds one body,
+    kept and written over, since fresh pages cost more than the copy into them. `max_bytes` bounds one body,
     `max_total` all that are there at the same time.
     """
 
     KEEP_FILES: Final = 4
-    KEEP_BYTES: Final = 32 << 20
+    KEEP_BYTES: Final = 192 << 20
+    """All of them together: two inserts of a full fleet's three seconds, and small ones."""
 
     def __init__(self, fallback: Path, max_bytes: int, max_total: int) -> None:
         shared = Path("/dev/shm")  # noqa: S108 - a private directory is made inside
@@ -43,12 +45,15 @@ class Spool:
         self.max_bytes, self.max_total = max_bytes, max_total
         self._count = 0
         self._total = 0
-        self._free: list[Path] = []
+        self._free: list[tuple[Path, int]] = []
+        """Files to write over, with their sizes."""
 
-    async def store(self, first: bytes, rest: AsyncIterator[bytes]) -> Data:
-        """Write a body to a file. Refusal when there is no room."""
+    async def store(self, first: bytes, rest: AsyncIterator[bytes], expected: int = 0) -> Data:
+        """Write a body, of about ``expected`` bytes if that is known, to a file. Refusal when there is no room."""
         if self._free:
-            path = self._free.pop()
+            kept = min(self._free, key=lambda file: abs(file[1] - expected))  # a small body would cut a large file off
+            self._free.remove(kept)
+            path = kept[0]
         else:
             self._count += 1
             path = self.folder / str(self._count)
@@ -82,8 +87,9 @@ class Spool:
     def release(self, path: Path, size: int) -> None:
         """Take a file back."""
         self._total -= size
-        if size <= self.KEEP_BYTES and len(self._free) < self.KEEP_FILES:
-            self._free.append(path)
+        kept = sum(bytes_ for _, bytes_ in self._free)
+        if kept + size <= self.KEEP_BYTES and len(self._free) < self.KEEP_FILES:
+            self._free.append((path, size))
         else:
             path.unlink(missing_ok=True)
 
@@ -133,45 +139,56 @@ class Body:
             self.data.release()
 
 
-async def read(url_query: bytes, pieces: AsyncIterator[bytes], codec: Codec | None, spool: Spool) -> Body:
-    """Take a request apart. `url_query` is the query parameter ("" if none); `pieces` the body as it arrives.
+async def read(
+    url_query: bytes, pieces: AsyncIterator[bytes], codec: Decoder | None, spool: Spool, expected: int = 0
+) -> Body:
+    """Take a request apart. `url_query` is the query parameter ("" if none); `pieces` the body as it arrives, of
+    about `expected` bytes (0: unknown).
 
     With an INSERT ... FORMAT in the URL the whole body is data; otherwise the body continues the SQL, and data may
     follow it there. Refusal for bodies and SQL that are too long, and for a full spool.
     """
     decoded = _decode(pieces, codec, spool.max_bytes)
     if url_query:
-        head = statement.head(url_query)
+        head = await _head(url_query)
         if head.takes_data:
-            data = await spool.store(url_query[head.data_at :], decoded)
+            data = await spool.store(url_query[head.data_at :], decoded, expected)
             return Body(head.sql, head, data)
     sql = bytearray(url_query)
     look = _ENOUGH
     async for piece in decoded:
         sql += piece
         if len(sql) >= look:
-            head = statement.head(bytes(sql[:look]))
+            head = await _head(bytes(sql[:look]))
             if head.takes_data and head.data_at < look:
-                data = await spool.store(bytes(sql[head.data_at :]), decoded)
+                data = await spool.store(bytes(sql[head.data_at :]), decoded, expected)
                 return Body(head.sql, head, data)
             if len(sql) > MAX_SQL:
                 raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", f"Query is longer than {MAX_SQL} bytes")
             look = 2 * len(sql)
-    head = statement.head(bytes(sql))
+    head = await _head(bytes(sql))
     if head.takes_data:
-        data = await spool.store(bytes(sql[head.data_at :]), decoded)
+        data = await spool.store(bytes(sql[head.data_at :]), decoded, expected)
         return Body(head.sql, head, data)
     return Body(bytes(sql), head)
 
 
-async def _decode(pieces: AsyncIterator[bytes], codec: Codec | None, limit: int) -> AsyncIterator[bytes]:
+async def _head(sql: bytes) -> statement.Statement:
+    """``statement.head``; a long text takes seconds, in which others must be answered."""
+    if len(sql) <= _ENOUGH:
+        return statement.head(sql)
+    return await asyncio.to_thread(statement.head, sql)
+
+
+async def _decode(pieces: AsyncIterator[bytes], codec: Decoder | None, limit: int) -> AsyncIterator[bytes]:
     total = 0
     async for piece in pieces:
-        plain = codec.feed(piece) if codec else piece
-        total += len(plain)
-        if total > limit:
-            raise Refusal(TOO_LARGE, "TOO_MANY_BYTES", f"The body is longer than {limit} bytes: send smaller batches")
-        if plain:
-            yield plain
+        for plain in codec.pieces(piece) if codec else (piece,):
+            total += len(plain)
+            if total > limit:
+                message = f"The body is longer than {limit} bytes: send smaller batches"
+                raise Refusal(TOO_LARGE, "TOO_MANY_BYTES", message)
+            if plain:
+                yield plain
     if codec:
         codec.finish()

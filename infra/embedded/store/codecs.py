@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import lz4.frame
@@ -12,6 +12,11 @@ import zstandard
 from infra.embedded.store.errors import CANNOT_DECOMPRESS, Refusal
 
 ENCODINGS: Final = ("lz4", "zstd", "gzip", "deflate")
+PIECE_BYTES: Final = 8 << 20
+"""Longest piece of plain text: 4096 bytes of gzip become 4 MiB at most, a block of lz4 4 MiB, 128 bytes of zstd some
+32 blocks of 128 KiB and what was begun before."""
+ZSTD_WINDOW_BYTES: Final = 8 << 20
+"""What a frame may have its reader keep; that of every level up to 19."""
 
 
 class Codec(Protocol):
@@ -21,31 +26,40 @@ class Codec(Protocol):
     def finish(self) -> bytes: ...
 
 
-class _Reader:
-    """Decodes; one frame after another if the body has several."""
+class Decoder:
+    """Decodes a body, one frame after another if it has several, never holding more than a piece of the plain text.
 
-    def __init__(self, name: str, make: Callable[[], object], error: type[Exception]) -> None:
-        self._name, self._make, self._error = name, make, error
+    A few bytes can stand for gigabytes. So the packed bytes go in by so few at a time that what comes out is bounded
+    by the format's greatest ratio.
+    """
+
+    def __init__(self, name: str, step: int, make: Callable[[], object], error: type[Exception]) -> None:
+        self._name, self._step, self._make, self._error = name, step, make, error
         self._raw: object = make()
         self._begun = False
 
-    def feed(self, data: bytes) -> bytes:
-        parts = []
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """The plain text of so much of the body, none longer than ``PIECE_BYTES``. Refusal for what is not packed."""
+        for at in range(0, len(data), self._step):
+            yield from self._plain(data[at : at + self._step])
+
+    def finish(self) -> None:
+        """The body has ended. Refusal when a frame has not."""
+        if self._begun and not getattr(self._raw, "eof", True):
+            raise Refusal(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"{self._name} body ends in the middle", 400)
+
+    def _plain(self, data: bytes) -> Iterator[bytes]:
         while data:
             try:
                 if getattr(self._raw, "eof", False):
                     self._raw = self._make()
                 self._begun = True
-                parts.append(self._raw.decompress(data))  # type: ignore[attr-defined]
+                piece: bytes = self._raw.decompress(data)  # type: ignore[attr-defined]
             except (self._error, RuntimeError) as error:
                 raise Refusal(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"{self._name} body: {error}", 400) from None
+            if piece:
+                yield piece
             data = getattr(self._raw, "unused_data", b"") or b""
-        return b"".join(parts)
-
-    def finish(self) -> bytes:
-        if self._begun and not getattr(self._raw, "eof", True):
-            raise Refusal(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"{self._name} body ends in the middle", 400)
-        return b""
 
 
 class _Writer:
@@ -60,21 +74,25 @@ class _Writer:
         return self._head + self._finish()
 
 
-def decoder(encoding: str) -> Codec | None:
+def decoder(encoding: str) -> Decoder | None:
     """The decoder of a request body's Content-Encoding; None for plain. Refusal for one that is not known."""
     match encoding:
         case "" | "identity":
             return None
         case "gzip":
-            return _Reader("gzip", lambda: zlib.decompressobj(31), zlib.error)
+            return Decoder("gzip", 4096, lambda: zlib.decompressobj(31), zlib.error)
         case "deflate":
-            return _Reader("deflate", zlib.decompressobj, zlib.error)
+            return Decoder("deflate", 4096, zlib.decompressobj, zlib.error)
         case "lz4":
-            return _Reader("lz4", lz4.frame.LZ4FrameDecompressor, RuntimeError)
+            return Decoder("lz4", 4096, lz4.frame.LZ4FrameDecompressor, RuntimeError)
         case "zstd":
-            return _Reader("zstd", lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
+            return Decoder("zstd", 128, _zstd, zstandard.ZstdError)
     known = ", ".join(ENCODINGS)
     raise Refusal(CANNOT_DECOMPRESS, "UNKNOWN_COMPRESSION_METHOD", f"Content-Encoding {encoding!r}, not {known}", 400)
+
+
+def _zstd() -> object:
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
 
 
 def choose(accepted: str) -> str:

@@ -56,6 +56,8 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:
+            raise IndexError("a number of more than 64 bits")
 
 
 class _Fixed:

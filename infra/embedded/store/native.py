@@ -68,9 +68,16 @@ def unsplice(data: bytes, revision: int) -> bytes:
     return b"".join(out)
 
 
+def _cut() -> Refusal:
+    return Refusal(BAD_ARGUMENTS, "CANNOT_READ_ALL_DATA", "Native data ends in the middle of a block")
+
+
 def _skip_info(data: bytes, at: int) -> int:
     while True:
-        field, at = varint(data, at)
+        try:
+            field, at = varint(data, at)
+        except IndexError:
+            raise _cut() from None
         if field == 0:
             return at
         if field == 1:
@@ -112,7 +119,7 @@ def _columns(data: bytes, at: int, *, flagged: bool) -> Iterator[tuple[int, int]
             "convert the column (toString, finalizeAggregation), or use another format",
         ) from None
     except (IndexError, UnicodeDecodeError):
-        raise Refusal(BAD_ARGUMENTS, "CANNOT_READ_ALL_DATA", "Native data ends in the middle of a block") from None
+        raise _cut() from None
 
 
 def _skip(column: Layout, data: bytes, at: int, rows: int) -> int:

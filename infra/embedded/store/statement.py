@@ -13,14 +13,21 @@ from typing import Final, NamedTuple
 
 _TOKEN: Final = re.compile(
     rb"""
-    (?P<space>[\s\x00]+|--[^\n]*|\#(?=[\ !])[^\n]*|/\*.*?\*/)
-  | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
-  | (?P<quoted>'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*` | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-  | (?P<number>[0-9][A-Za-z0-9_.]*)
+    (?P<space>[\s\x00]++|--[^\n]*+|\#(?=[\ !])[^\n]*+|/\*.*?(?:\*/|\Z))
+  | (?P<word>[A-Za-z_][A-Za-z0-9_]*+)
+  | (?P<quoted>'(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z) | "(?:[^"\\]++|\\.|"")*+(?:"|\\?\Z)
+      | `(?:[^`\\]++|\\.|``)*+(?:`|\\?\Z))
+  | (?P<heredoc>\$\w*+\$)
+  | (?P<number>[0-9][A-Za-z0-9_.]*+)
   | (?P<symbol>.)
     """,
     re.DOTALL | re.VERBOSE,
 )
+"""What is opened and never closed goes on to the end, so that each byte is looked at a few times and not once more for
+each that came before it."""
+OPEN_HEREDOCS: Final = 16
+"""Heredocs without an end that are taken for plain text (``$`` may stand in names); what follows one more is passed
+over."""
 
 READING: Final = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
 
@@ -34,12 +41,18 @@ class Token(NamedTuple):
 
 def tokens(query: bytes) -> Iterator[Token]:
     """The tokens of `query` without white space and comments."""
-    for found in _TOKEN.finditer(query):
-        kind = found.lastgroup or "symbol"
-        if kind == "tag":
-            kind = "quoted"
+    at = unclosed = 0
+    while found := _TOKEN.match(query, at):
+        kind, start, at = found.lastgroup or "symbol", found.start(), found.end()
+        if kind == "heredoc":
+            close = query.find(found[0], at)
+            if close < 0 and unclosed < OPEN_HEREDOCS:
+                unclosed += 1
+                kind, at = "symbol", start + 1
+            else:
+                kind, at = "quoted", close + len(found[0]) if close >= 0 else len(query)
         if kind != "space":
-            yield Token(kind, found[0], found.start(), found.end())
+            yield Token(kind, query[start:at], start, at)
 
 
 @dataclass(frozen=True)
