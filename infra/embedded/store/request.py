@@ -73,7 +73,8 @@ async def read(request: web.Request, spool: bodies.Spool) -> Ask | None:
         sql = (url.get("query", "") + fields.pop("query", "")).encode("utf-8", "surrogateescape")
         body = bodies.Body(sql, statement.head(sql))
     else:
-        body = await bodies.read(url.get("query", "").encode(), _pieces(request), codec, spool)
+        known = request.content_length or 0
+        body = await bodies.read(url.get("query", "").encode(), _pieces(request), codec, spool, known)
     try:
         return _ask(request, body, {**url, **fields})
     except BaseException:
