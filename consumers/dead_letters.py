@@ -1,7 +1,7 @@
 """Messages that cannot be stored go to the topic dead-letters, whole, with the reason.
 
-Their identity is made from where they stood in the log, so that quarantining a message twice (a replay, a second
-consumer) stores it once.
+Their identity is made from where they stood in the log, so that quarantining a message twice (a second consumer, a
+reading from the beginning) stores it once. A message that `gpufleet dlq replay` sent again names where it stood first.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import fastavro
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from consumers.batch import Bad
+from consumers.batch import Bad, Message
 from consumers.errors import FatalError, KafkaUnavailableError
 from consumers.failpoints import failpoint
 from consumers.intake import DEAD_LETTERS, identity_of
+from consumers.letters import origin
 from schemas import catalogue, framing, identity, signing
 from schemas.catalogue import Schema
 from schemas.identity import HEADER, Identity
@@ -27,6 +28,9 @@ from schemas.signer import Sign
 
 VALUE_BYTES_MAX = 3_500_000
 """More of a value is cut off, so that the letter fits where the message did."""
+KEY_BYTES_MAX = 64 << 10
+HEADERS_BYTES_MAX = 64 << 10
+"""The same of keys, and of all headers together, which a producer can make as large as it likes."""
 DEFAULTS: Mapping[str, Any] = {
     "enable.idempotence": True,
     "compression.type": "lz4",
@@ -48,17 +52,25 @@ def letter(bad: Bad, topic_id: str, site: str) -> tuple[Identity, dict[str, Any]
     message = bad.message
     topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
     append = max(message.timestamp()[1], 0) * 1000
+    first = origin.read(message.headers(), append)
+    if first is not None:
+        topic_id, partition, offset, append = first
     who = Identity(f"dlq/{topic}/{partition}", run_of(topic, topic_id), offset, append, 1)
     source = identity_of(message)
-    value = message.value() or b""
+    value, key = message.value() or b"", message.key() or b""
     header = next((v for k, v in message.headers() or () if k == HEADER and isinstance(v, bytes)), b"")
+    headers = _others(message)
     try:
         schema_id = framing.schema_id(value)
     except framing.FramingError:
         schema_id = None
-    detail = bad.detail
-    if len(value) > VALUE_BYTES_MAX:
-        detail += f"; value cut from {len(value)} to {VALUE_BYTES_MAX} bytes"
+    detail = bad.detail[:2_000]
+    for name, found, limit in (("value", value, VALUE_BYTES_MAX), ("key", key, KEY_BYTES_MAX)):
+        if len(found) > limit:
+            detail += f"; {name} cut from {len(found)} to {limit} bytes"
+    if sum(len(name.encode()) + len(text) for name, text in headers.items()) > HEADERS_BYTES_MAX - len(header):
+        headers, header = {}, header[: identity.FIXED_BYTES + identity.MAX_PRODUCER_ID_BYTES]
+        detail += "; headers left out, being too large"
     return who, {
         "site": site,
         "producer_id": who.producer_id,
@@ -75,11 +87,21 @@ def letter(bad: Bad, topic_id: str, site: str) -> tuple[Identity, dict[str, Any]
         "source_seq": source.seq if source else None,
         "schema_id": schema_id if schema_id is not None and schema_id < 1 << 31 else None,
         "reason": bad.reason.value,
-        "detail": detail[:2_000],
-        "key": message.key() or b"",
+        "detail": detail,
+        "key": key[:KEY_BYTES_MAX],
         "value": value[:VALUE_BYTES_MAX],
         "identity": header,
+        "headers": headers,
     }
+
+
+def _others(message: Message) -> dict[str, bytes]:
+    """Headers beside the identity and the origin, the first of each name."""
+    found: dict[str, bytes] = {}
+    for name, value in message.headers() or ():
+        if name not in (HEADER, origin.HEADER) and isinstance(value, bytes):
+            found.setdefault(name, value)
+    return found
 
 
 class DeadLetterWriter:

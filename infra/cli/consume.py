@@ -113,6 +113,13 @@ def consume_settings(
     )
 
 
+def ask_registry(settings: Settings) -> AskRegistry | None:
+    """The registry that the settings name, as the consumer asks it; None where the catalogue's ids count."""
+    from infra.cli.schema import registry
+
+    return _ask(registry(settings.registry)) if settings.registry.url else None
+
+
 def _topics(text: str | None) -> tuple[str, ...] | None:
     from schemas.catalogue import KINDS
 

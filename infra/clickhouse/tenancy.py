@@ -28,13 +28,14 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
         "dead_letters": None,
         # the pipeline's own
         "ingest_ledger": None,
+        "dead_letter_marks": None,
         "migrations": None,
         "projector_state": None,
         "projector_lock": None,
         "projector_requests": None,
         "audit_runs": None,
-        # projections
         "rebuild_state": None,
+        # projections
         "rack_10s": "tenant",
         "rack_1m": "tenant",
         "fleet_10s": "tenant",
@@ -57,11 +58,11 @@ TABLES: Mapping[str, str | None] = MappingProxyType(
 )
 """Table -> the column that names the tenant whose row it is; None = tenants read nothing of it."""
 
-USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
 BESIDE: tuple[str, ...] = tuple(f"{table}{ending}" for table in REBUILT for ending in ENDINGS)
 """Tables that exist while `gpufleet rebuild` is at work, with rows of every tenant: nobody reads them but the
 administrator and, on a server, the writer."""
 
+USAGE_TABLES = ("tenant_usage", "usage_1m", "usage_1h", "usage_1d")
 """A tenant's own business: the operator reads a row only while a lease of that tenant says operator_reads_usage."""
 
 GRANTED = "dictGetOrDefault('gpufleet.usage_grant_at', 'granted', (toString(site), toString(tenant)), ts, 0) = 1"
@@ -107,7 +108,15 @@ VIEWS: tuple[str, ...] = (
 )
 """Views that tenants may read: each reads only tables that are filtered by tenant, or none."""
 
-CLOSED_VIEWS: tuple[str, ...] = ("flawed_events", "ingest_health", "job_gpus", "jobs", "lease_overlaps", "usage_grants")
+CLOSED_VIEWS: tuple[str, ...] = (
+    "dead_letter_states",
+    "flawed_events",
+    "ingest_health",
+    "job_gpus",
+    "jobs",
+    "lease_overlaps",
+    "usage_grants",
+)
 """Views that tenants may not read, since they read tables without a tenant or are about the operator's work."""
 
 DICTIONARIES = ("lease_by_node", "node_at", "usage_grant_at")

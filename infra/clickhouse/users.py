@@ -96,6 +96,7 @@ def _roles() -> list[str]:
         f"GRANT SELECT, dictGet ON {everything} TO {OPERATOR}",
         f"GRANT INSERT ON {DATABASE}.projector_requests TO {OPERATOR}",
         f"GRANT INSERT ON {DATABASE}.audit_runs TO {OPERATOR}",
+        f"GRANT INSERT ON {DATABASE}.dead_letter_marks TO {OPERATOR}",
         f"GRANT SELECT ON system.* TO {OPERATOR}",
         f"GRANT SELECT, dictGet ON {everything} TO {READER}",
     ]
@@ -134,11 +135,11 @@ def _policies() -> list[str]:
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_writer {here} USING 1 TO {WRITER}")
         seen = OPERATOR_ROWS.get(table, "1")
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_operator {here} USING {seen} TO {OPERATOR}, {READER}")
-    return made
     # What a rebuild makes beside them is the writer's alone: with a policy for nobody else, nobody else reads a row.
     for table in BESIDE:
         here = f"ON {DATABASE}.{table} FOR SELECT"
         made.append(f"CREATE ROW POLICY OR REPLACE gpufleet_writer {here} USING 1 TO {WRITER}")
+    return made
 
 
 def _quoted_name(name: str) -> str:

@@ -27,7 +27,11 @@ def decoded(one: Sent) -> dict[str, Any]:
     record = fastavro.schemaless_reader(io.BytesIO(one.value[5:]), schema.parsed)
     assert isinstance(record, dict)
     raw = {field["name"] for field in schema.fields if field["type"] == "bytes"}
-    return {name: text(value) if name in raw else plain(value) for name, value in record.items()}
+    found = {name: text(value) if name in raw else plain(value) for name, value in record.items()}
+    for name, value in found.items():
+        if isinstance(value, dict) and any(isinstance(one, bytes) for one in value.values()):
+            found[name] = {key: text(one) for key, one in value.items()}  # as String columns, see ``text``
+    return found
 
 
 def text(value: Any) -> str:

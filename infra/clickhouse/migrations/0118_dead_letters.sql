@@ -15,11 +15,12 @@ CREATE TABLE IF NOT EXISTS gpufleet.dead_letters
     source_run_id Nullable(Int64) COMMENT 'Run named in the identity header. [us]' CODEC(ZSTD(1)),
     source_seq Nullable(Int64) COMMENT 'Sequence number named in the identity header.' CODEC(ZSTD(1)),
     schema_id Nullable(Int32) COMMENT 'Schema id in the framing; null when there is none.' CODEC(ZSTD(1)),
-    reason LowCardinality(String) COMMENT 'framing, identity, unknown_schema, decode, wrong_kind, too_old, in_future, too_large.' CODEC(ZSTD(1)),
+    reason LowCardinality(String) COMMENT 'framing, identity, unknown_schema, decode, wrong_kind, too_old, in_future, too_large, unsigned, signature, foreign.' CODEC(ZSTD(1)),
     detail String COMMENT 'What was expected and what was found.' CODEC(ZSTD(1)),
     key String COMMENT 'The message\'s key.' CODEC(ZSTD(1)),
     value String COMMENT 'The message\'s value, unchanged.' CODEC(ZSTD(1)),
     identity String COMMENT 'The raw identity header.' CODEC(ZSTD(1)),
+    headers Map(String, String) COMMENT 'The message\'s other headers, its signature for example: what replaying it needs.' CODEC(ZSTD(1)),
     flaws UInt32 MATERIALIZED toUInt32(if(source_offset < 0 OR source_partition < 0, 2048, 0) + if(site = '' OR producer_id = '' OR source_topic = '' OR run_id <= 0 OR seq < 0, 8192, 0)) COMMENT 'What is absurd about the event, as bits (gpufleet.flaw_bits names them); 0 = sound.' CODEC(ZSTD(1)),
     stored_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'When the store took the row in: its age is the freshness of the data. [us]' CODEC(Delta, ZSTD(1)),
     INDEX run_id_minmax run_id TYPE minmax GRANULARITY 1
