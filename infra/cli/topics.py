@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import click
 
-from infra.cli.common import GpufleetError, json_option, print_json, settings_options
+from infra.cli.common import GpufleetError, UsageError, json_option, print_json, settings_options
 from infra.config import Settings
 
 if TYPE_CHECKING:
+    from infra.kafka.acls import Rule
     from infra.kafka.topics import Step, Topics, Wanted
+
+ROLES = {
+    "agent": "Nodes' agents: write telemetry, counters, events, inventory.",
+    "usage": "A tenant's gateway: writes tenant-usage.",
+    "facility": "Writes power and cooling, and the inventory of what has no agent.",
+    "scheduler": "Writes allocations.",
+    "operator": "Writes leases, limits, maintenance; reads leases and limits.",
+    "consumer": "Reads everything as consume.group_id; writes dead-letters.",
+    "simulator": "Writes everything but dead-letters.",
+    "admin": "Runs topics apply and topics acl.",
+}
+"""Role -> what it is for."""
 
 
 @click.group(
     epilog="""\b
 Examples:
   gpufleet topics plan
-  gpufleet topics apply --dry-run"""
+  gpufleet topics apply --dry-run
+  gpufleet topics acl --agent agents --consumer gpufleet --usage gateway-acme
+  gpufleet topics acl --agent "CN=n1,O=fleet" --apply"""
 )
 def command() -> None:
-    """Plan and create Kafka's topics."""
+    """Plan and create Kafka's topics, and who may use them."""
 
 
 @command.command("list")
@@ -80,6 +95,67 @@ def apply(settings: Settings, dry_run: bool, as_json: bool) -> None:
         topics.apply(steps)
     _show(steps, as_json)
     _refuse_conflicts(steps)
+
+
+def _role_options(command: Callable[..., None]) -> Callable[..., None]:
+    for role, help_text in reversed(ROLES.items()):
+        command = click.option(f"--{role}", role, multiple=True, metavar="USER", help=help_text)(command)
+    return command
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet topics acl --agent agents --consumer gpufleet --operator ops --admin gpufleet-admin
+  gpufleet topics acl --usage gateway-acme --usage gateway-nimbus --apply
+  gpufleet topics acl --agent "CN=n1,O=fleet" --agent "CN=n2,O=fleet" --json"""
+)
+@_role_options
+@click.option("--apply", "really", is_flag=True, help="Set what is missing.")
+@click.option("--prune", is_flag=True, help="With --apply: take away what else these users may do by name.")
+@click.option("--dry-run", is_flag=True, help="Only print the ACLs; the default, without asking the broker.")
+@json_option
+@settings_options
+def acl(settings: Settings, really: bool, prune: bool, dry_run: bool, as_json: bool, **users: tuple[str, ...]) -> None:
+    """Print the ACLs that roles need on the broker, and with --apply set them.
+
+    USER is a SCRAM user's name or a client certificate's distinguished name as Kafka writes it. Tenants share the topic
+    tenant-usage: it is the signature that keeps one from writing for another (docs/signing.md).
+    """
+    from infra.kafka.acls import Role, rules
+
+    group = settings.consume.group_id
+    wanted = [rule for role, names in users.items() for name in names for rule in rules(Role(role), name, group)]
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        raise UsageError(f"say whose: {', '.join(f'--{role}' for role in ROLES)} with a user's name")
+    if prune and not really:
+        raise UsageError("--prune goes with --apply")
+    if users["usage"] and settings.signing.mode != "require":
+        click.echo(
+            "note: until signing.mode is require, a user with write on tenant-usage can write for any tenant", err=True
+        )
+    status = _set_acls(settings, wanted, prune) if really and not dry_run else {}
+    if as_json:
+        print_json([{**rule.as_dict(), **({"status": status[rule]} if status else {})} for rule in status or wanted])
+        return
+    for rule in status or wanted:
+        click.echo(f"{status[rule]:<8}{rule}" if status else str(rule))
+
+
+def _set_acls(settings: Settings, wanted: list[Rule], prune: bool) -> dict[Rule, str]:
+    """What became of each rule: there, added, surplus or removed."""
+    from infra.kafka.acls import Acls
+    from infra.kafka.client import admin
+
+    acls = Acls(admin(settings.kafka), settings.kafka)
+    held = acls.held(dict.fromkeys(rule.principal for rule in wanted))
+    surplus = sorted(held.difference(wanted))
+    acls.add(rule for rule in wanted if rule not in held)
+    if prune:
+        acls.remove(surplus)
+    status = {rule: "there" if rule in held else "added" for rule in wanted}
+    return status | dict.fromkeys(surplus, "removed" if prune else "surplus")
 
 
 def _topics(settings: Settings) -> tuple[Topics, list[Wanted]]:

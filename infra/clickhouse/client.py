@@ -52,6 +52,8 @@ def connect(where: ClickHouse) -> Client:
         tls |= {"ca_cert": where.ca_cert} if where.ca_cert else {}
         tls |= {"client_cert": where.client_cert} if where.client_cert else {}
         tls |= {"client_cert_key": where.client_key} if where.client_key else {}
+        if where.client_cert and where.password:
+            tls["tls_mode"] = "strict"  # else the library takes the certificate for the user, and sends no password
     try:
         client = clickhouse_connect.get_client(
             host=where.host,

@@ -11,6 +11,13 @@ from confluent_kafka.admin import AdminClient
 from infra.config import KafkaSettings
 from infra.errors import ConfigError, UnreachableError
 from infra.kafka.options import Client, for_client
+from infra.kafka.reasons import in_words
+
+_NOT_ALLOWED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
 
 
 def librdkafka(settings: KafkaSettings, client: Client) -> dict[str, Any]:
@@ -65,10 +72,17 @@ def admin(settings: KafkaSettings) -> Admin:
 
 def unreachable(settings: KafkaSettings, error: KafkaException, client: AdminClient | None = None) -> UnreachableError:
     """What to tell a person about a broker that does not answer as it should."""
+    how = settings.security_protocol + (f" with {settings.sasl_mechanism}" if settings.sasl_mechanism else "")
+    kafka_error = error.args[0] if error.args and isinstance(error.args[0], KafkaError) else None
+    if kafka_error is not None and kafka_error.code() in _NOT_ALLOWED:
+        return UnreachableError(
+            f"Kafka at {settings.bootstrap} ({how}) does not allow this: {kafka_error.str()} "
+            "`gpufleet topics acl` prints what each role needs"
+        )
     reason = client.reason() if isinstance(client, Admin) else ""
     if not reason:
-        reason = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
-    how = settings.security_protocol + (f" with {settings.sasl_mechanism}" if settings.sasl_mechanism else "")
+        reason = kafka_error.str() if kafka_error is not None else str(error)
+    reason = in_words(settings, reason)
     return UnreachableError(
         f"Kafka at {settings.bootstrap} ({how}) does not answer: {reason}; "
         "check that it runs, kafka.bootstrap, and the credentials (`gpufleet doctor`)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -174,7 +174,7 @@ class Topics:
         return all(step.status in (Status.OK, Status.CONFLICT) for step in self.plan(step.wanted for step in steps))
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
-        """Settings by topic; empty for brokers that do not describe them."""
+        """Settings by topic; none where the broker does not describe them, or not to us."""
         if not names:
             return {}
         futures = self._client.describe_configs(
@@ -185,6 +185,8 @@ class Topics:
             try:
                 configs[resource.name] = {name: entry.value for name, entry in future.result().items()}
             except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    continue  # this user may see topics and not their settings
                 raise unreachable(self._kafka, error, self._client) from None
         return configs
 
