@@ -21,6 +21,7 @@ FACTS = ("node-events", "inventory")
 SAMPLES = ("node-counters", "node-telemetry")
 WORTH = (*FACTS, *SAMPLES)
 """Topics, the dearest first."""
+FULL = "the outbox was full"
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Dropped:
     events: int = 0
     first_ts: int = 0
     last_ts: int = 0
+    why: str = ""
 
 
 class Outgoing:
@@ -55,8 +57,15 @@ class Outgoing:
         return sum(len(queue) for queue in self._waiting.values())
 
     def send(self, topic: str, ts: int, fields: Mapping[str, Any]) -> None:
-        """Encode an event and hand it on, or keep it until the outbox takes it."""
-        message = self._encoder.encode(topic, ts, {**self._common, **fields}, give=not self._disk_first)
+        """Encode an event and hand it on, or keep it until the outbox takes it.
+
+        One that does not fit its schema (a source read nonsense) is given up and told: it must not end the agent.
+        """
+        try:
+            message = self._encoder.encode(topic, ts, {**self._common, **fields}, give=not self._disk_first)
+        except (ValueError, OverflowError) as error:
+            self._note(topic, ts, f"{error}"[:500])
+            return
         queue = self._waiting[topic]
         queue.append((ts, message))
         self.retry()
@@ -95,14 +104,17 @@ class Outgoing:
                     now,
                     value=topic,
                     occurrences=what.events,
-                    message=f"{what.events} {topic} events were given up: the outbox was full",
+                    message=f"{what.events} {topic} events were given up: {what.why}",
                     attributes={"first_ts": str(what.first_ts), "last_ts": str(what.last_ts)},
                 )
             )
 
     def _give_up(self, topic: str) -> None:
         ts, _ = self._waiting[topic].popleft()
-        what = self._dropped.setdefault(topic, Dropped(first_ts=ts))
+        self._note(topic, ts, FULL)
+
+    def _note(self, topic: str, ts: int, why: str) -> None:
+        what = self._dropped.setdefault(topic, Dropped(first_ts=ts, why=why))
         what.events += 1
         what.last_ts = ts
         self.dropped += 1

@@ -19,6 +19,8 @@ from infra.embedded.store.errors import NOT_ENOUGH_SPACE, SYNTAX_ERROR, TOO_LARG
 
 MAX_SQL: Final = 4 << 20
 """Longest SQL text (bytes), and how far into a body an INSERT's FORMAT is looked for."""
+MAX_SQL_OTHERS: Final = 256 << 10
+"""The same for everybody but the administrator, as ClickHouse's max_query_size has it: longer ones take seconds."""
 _ENOUGH: Final = 64 << 10
 
 
@@ -140,7 +142,12 @@ class Body:
 
 
 async def read(
-    url_query: bytes, pieces: AsyncIterator[bytes], codec: Decoder | None, spool: Spool, expected: int = 0
+    url_query: bytes,
+    pieces: AsyncIterator[bytes],
+    codec: Decoder | None,
+    spool: Spool,
+    expected: int = 0,
+    max_sql: int = MAX_SQL,
 ) -> Body:
     """Take a request apart. `url_query` is the query parameter ("" if none); `pieces` the body as it arrives, of
     about `expected` bytes (0: unknown).
@@ -163,8 +170,9 @@ async def read(
             if head.takes_data and head.data_at < look:
                 data = await spool.store(bytes(sql[head.data_at :]), decoded, expected)
                 return Body(head.sql, head, data)
-            if len(sql) > MAX_SQL:
-                raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", f"Query is longer than {MAX_SQL} bytes")
+            if len(sql) > max_sql:
+                message = f"Max query size exceeded: the statement is longer than {max_sql} bytes"
+                raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", message)
             look = 2 * len(sql)
     head = await _head(bytes(sql))
     if head.takes_data:

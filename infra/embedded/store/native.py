@@ -41,8 +41,7 @@ def splice(data: bytes, rows: int, revision: int) -> bytes:
             begin = type_end
             at = end
         if begin == at:  # a block without columns
-            _, after = varint(data, at)
-            at = varint(data, after)[1]
+            at = _bare(data, at)
         out.append(data[begin:at])
     return b"".join(out)
 
@@ -62,10 +61,18 @@ def unsplice(data: bytes, revision: int) -> bytes:
             begin = type_end + flagged
             at = end
         if begin == at:
-            _, after = varint(data, at)
-            at = varint(data, after)[1]
+            at = _bare(data, at)
         out.append(data[begin:at])
     return b"".join(out)
+
+
+def _bare(data: bytes, at: int) -> int:
+    """Where the block at ``at`` ends, which has no columns."""
+    try:
+        _, after = varint(data, at)
+        return varint(data, after)[1]
+    except IndexError:
+        raise _cut() from None
 
 
 def _cut() -> Refusal:

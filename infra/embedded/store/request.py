@@ -59,7 +59,7 @@ def credentials(request: web.Request) -> tuple[str, str]:
     return request.query.get("user", "default"), request.query.get("password", "")
 
 
-async def read(request: web.Request, spool: bodies.Spool) -> Ask | None:
+async def read(request: web.Request, spool: bodies.Spool, max_sql: int = bodies.MAX_SQL) -> Ask | None:
     """The request taken apart, its data spooled; None if it holds no statement. Refusal for what is not understood."""
     url = request.query
     for name in ("compress", "decompress"):
@@ -74,7 +74,7 @@ async def read(request: web.Request, spool: bodies.Spool) -> Ask | None:
         body = bodies.Body(sql, statement.head(sql))
     else:
         known = request.content_length or 0
-        body = await bodies.read(url.get("query", "").encode(), _pieces(request), codec, spool, known)
+        body = await bodies.read(url.get("query", "").encode(), _pieces(request), codec, spool, known, max_sql)
     try:
         return _ask(request, body, {**url, **fields})
     except BaseException:

@@ -16,6 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
+from infra.embedded.store import body as bodies
 from infra.embedded.store import codecs, request, statement, work
 from infra.embedded.store.access import Access, TenantLimits
 from infra.embedded.store.answer import Answer, Pipe
@@ -134,7 +135,8 @@ class Server:
         self._waiting += 1
         try:
             user = await self._user(http)
-            ask = await request.read(http, self._spool)
+            most = bodies.MAX_SQL if user.kind is Kind.ADMIN else bodies.MAX_SQL_OTHERS
+            ask = await request.read(http, self._spool, most)
             if ask is None:
                 return web.Response(text="Ok.\n", headers=headers)
             return await self._run(http, user, ask, headers)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -22,6 +24,10 @@ from producers.agent.sources.base import GpuDevice, Sample, SourceError
 from producers.agent.sources.dcgm_fields import XID, Field, Type, by_name, is_blank
 
 MAX_BYTES = 8 << 20
+_MAX_XID = 1 << 20
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What the parser raises for lines that are none."""
+_INDEX = re.compile(r"[0-9]{1,4}", re.ASCII)
 _UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
 _PCI_LABELS = ("pci_bus_id", "pci_busid")
 _TEXT_TYPES = ("text/plain", "application/openmetrics-text")
@@ -130,9 +136,11 @@ class DcgmExporterSampler:
                 mig.add(uuid)
                 continue
             seen = gpus.setdefault(uuid, _Seen(labels))
-            if is_blank(value, known.type):
+            if not math.isfinite(value) or is_blank(value, known.type):
                 continue
             if known.id == XID:
+                if not 0 <= value <= _MAX_XID:
+                    continue
                 seen.xid, seen.xid_line = int(value), f"{known.names[0]}{labels} {value:g}"
             elif known.metric:
                 scaled = value * known.factor
@@ -143,7 +151,9 @@ class DcgmExporterSampler:
         # Only the lines that matter go to the parser: it is the dearest part of a scrape.
         lines = [line for line in text.splitlines() if line.partition("{")[0].partition(" ")[0] in self._fields]
         for name, labels, value in _parse(lines):
-            yield self._fields[name], labels, value
+            known = self._fields.get(name)
+            if known is not None:  # the parser reads odd lines its own way
+                yield known, labels, value
 
     def _watch_xid(self, uuid: bytes, seen: _Seen) -> None:
         if seen.xid is None:
@@ -170,13 +180,13 @@ def _parse(lines: list[str]) -> Iterator[tuple[str, Labels, float]]:
 
     try:
         families = list(text_string_to_metric_families("\n".join(lines) + "\n"))
-    except ValueError:
+    except _UNREADABLE:
         # The exporter prints a sentence where it cannot convert a value: leave out such lines, not the answer.
         families = []
         for line in lines:
             try:
                 families += text_string_to_metric_families(line + "\n")
-            except ValueError:
+            except _UNREADABLE:
                 continue
     for family in families:
         for sample in family.samples:
@@ -195,7 +205,7 @@ def _device(uuid: bytes, seen: _Seen, mig: bool) -> GpuDevice:
     total = seen.values.get("fb_total_bytes")
     return GpuDevice(
         uuid=uuid,
-        index=int(index) if index.isdigit() else 0,
+        index=int(index) if _INDEX.fullmatch(index) else 0,
         name=labels.get("modelName") or labels.get("model_name") or "",
         pci_address=pci_text(address) if address else "",
         serial=_label(labels, fields, 53),

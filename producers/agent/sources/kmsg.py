@@ -24,6 +24,8 @@ from producers.agent.sources.xid_lines import parse
 
 _RECORD = 8192
 """The kernel's CONSOLE_EXT_LOG_MAX: no record is longer."""
+_LONGEST = 64 << 10
+"""Characters of a message in fragments, and of a line without an end (of a file that is none of the kernel's)."""
 _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
 POLL_S = 1.0
 KERNEL_SEQUENCE = "kernel_sequence"
@@ -50,14 +52,16 @@ class RecordReader:
 
     def feed(self, data: bytes) -> Iterator[Record]:
         """The records that are complete with ``data``; text that does not parse is skipped."""
-        *lines, self._rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
+        *lines, rest = (self._rest + data.decode("utf-8", "replace")).split("\n")
+        self._rest = rest[:_LONGEST]
         for line in lines:
             record = _record(line)
             if record is None:
                 continue
             held = self._fragment
             if "+" in record.flags and held is not None:
-                self._fragment = Record(record.sequence, held.boot_us, held.flags, held.text + record.text)
+                text = (held.text + record.text)[:_LONGEST]
+                self._fragment = Record(record.sequence, held.boot_us, held.flags, text)
                 continue
             if held is not None:
                 yield held
@@ -172,6 +176,8 @@ def _record(line: str) -> Record | None:
     try:
         sequence, boot_us = int(parts[1]), int(parts[2])
     except (IndexError, ValueError):
+        return None
+    if not (0 <= sequence < 1 << 63 and 0 <= boot_us < 1 << 62):
         return None
     flags = parts[3] if len(parts) > 3 else "-"
     return Record(sequence, boot_us, flags, _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text))

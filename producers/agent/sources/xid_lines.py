@@ -34,7 +34,7 @@ _NVLINK = re.compile(
     re.IGNORECASE,
 )
 _VERDICT = re.compile(
-    r"recovery action changed from\s+(?P<old>0x[0-9a-fA-F]+)\s*(?:\([^)]*\))?\s*to\s+(?P<new>0x[0-9a-fA-F]+)"
+    r"recovery action changed from\s+(?P<old>0x[0-9a-fA-F]{1,7})\s*(?:\([^)]*\))?\s*to\s+(?P<new>0x[0-9a-fA-F]{1,7})\b"
     r"\s*(?:\((?P<words>[^)]*)\))?",
     re.IGNORECASE,
 )
