@@ -7,35 +7,20 @@ before the range (the last energy counter of each GPU, a job's last minutes) is 
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from consumers.projector import (
-    facility_windows,
-    health_windows,
-    hours,
-    job_windows,
     ledger,
-    sick_windows,
-    spells,
-    usage_windows,
 )
-from consumers.projector.gpu_windows import gpu_1h_sql
-from consumers.projector.job_windows import LOOKBACK_S
 from consumers.projector.recompute import Limits, Recomputer
 from consumers.projector.requests import ask
-from consumers.projector.store import Rows, Store, rows
+from consumers.projector.store import Store, rows
 from consumers.projector.windows import (
     DAY_S,
-    FACILITY_1H,
-    FACILITY_1M,
-    FLEET_1H,
-    GPU_1H,
     HEALTH_1H,
     HEALTH_1M,
+    HOUR_S,
     JOB_1M,
     MINUTE_S,
     RACK_1H,
@@ -45,7 +30,7 @@ from consumers.projector.windows import (
     instant64,
 )
 from consumers.projector.windows import scope as scope_of
-from consumers.rebuild import compare, state, tables
+from consumers.rebuild import compare, compute, state, tables
 from consumers.rebuild.events import Say, owner, refuse_second, spoken
 from consumers.rebuild.report import Plan, Reading, Report, together
 from consumers.rebuild.state import Job
@@ -53,54 +38,14 @@ from consumers.rebuild.swap import copy, replace
 from consumers.rebuild.tables import BESIDE, SWAP, Ddl, RebuildError, now_us
 from consumers.rebuild.throttle import Throttle
 
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "rack_10s": (),
-    "fleet_10s": ("rack_10s",),
-    "gpu_1m": (),
-    "rack_1m": ("rack_10s", "fleet_10s", "gpu_1m"),
-    "gpu_1h": ("gpu_1m",),
-    "fleet_1h": ("rack_10s", "fleet_10s", "gpu_1m", "rack_1m"),
-    "usage_1m": (),
-    "usage_1h": (),
-    "usage_1d": (),
-    "health_1m": ("gpu_1m",),
-    "health_1h": ("gpu_1m", "health_1m"),
-    "job_1m": ("gpu_1m",),
-    "sick_1m": ("gpu_1m", "job_1m"),
-    "rack_1h": ("rack_10s", "fleet_10s", "gpu_1m", "rack_1m", "health_1m"),
-    "facility_1m": (),
-    "facility_1h": ("facility_1m",),
-}
-"""Which other window tables a table is computed from, directly or not."""
-ALWAYS_BESIDE = {"rack_10s": ("fleet_10s",)}
-"""One pass writes both."""
-SOURCE = {"usage_1m": "tenant_usage", "usage_1h": "tenant_usage", "usage_1d": "tenant_usage",
-          "facility_1m": "facility_telemetry", "facility_1h": "facility_telemetry"}  # fmt: skip
 SETTLE_S = 90
 """Minutes that ended less than this ago may not have been computed yet."""
 AFTER_S = 5 * MINUTE_S
 """How much later than a late sample the windows may lie that change with it."""
-CHUNK_S = 3600
-
-
-class Beside:
-    """A store in which the named window tables are those beside the live ones."""
-
-    def __init__(self, store: Store, names: tuple[str, ...]) -> None:
-        self._store = store
-        self._named = re.compile(rf"\bgpufleet\.({'|'.join(names)})\b")
-
-    def query(self, query: str | None = None, *, settings: dict[str, Any] | None = None) -> Rows:
-        return self._store.query(self._there(query or ""), settings=settings)
-
-    def command(self, cmd: str, *, settings: dict[str, Any] | None = None) -> Any:
-        return self._store.command(self._there(cmd), settings=settings)
-
-    def close(self) -> None:
-        """The store is another's."""
-
-    def _there(self, sql: str) -> str:
-        return self._named.sub(rf"gpufleet.\1{BESIDE}", sql)
+CHUNK_S, SMALL_CHUNK_S = 6 * HOUR_S, HOUR_S
+"""Range that is computed before the position is saved: a large one costs fewer statements, ..."""
+CHUNK_ROWS = 1_000_000
+"""... with more events than this in it the small one, so that a kill costs little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +65,9 @@ class WindowRebuild:
         self.table, self.store, self.say, self.ddl = table, store, say, ddl
         self._settings, self._throttle = settings, throttle
         self.layout = tables.layout(store, table.name)
-        self.names = (*NEEDS[table.name], table.name, *ALWAYS_BESIDE.get(table.name, ()))
-        self.source = SOURCE.get(table.name, "node_telemetry")
-        self.beside = Beside(store, self.names)
+        self.names = compute.beside_of(table)
+        self.source = compute.SOURCE.get(table.name, "node_telemetry")
+        self.beside = compute.Beside(store, self.names)
         self.report = Report(table.name)
 
     def plan(self, start: int | None, end: int | None) -> Plan:
@@ -237,7 +182,7 @@ class WindowRebuild:
         state.forget(self.store, name)
         job = Job(name, beside, start, end, owner(), began_us=now_us(self.store))
         state.save_job(self.store, job)
-        self._seed(window)
+        compute.seed(self.store, self.names, window)
         state.save_windows(
             self.store,
             name,
@@ -281,26 +226,6 @@ HAVING count() > 0""",
         high = high // step * step
         return Range(low, max(low, high))
 
-    def _seed(self, window: Range) -> None:
-        """What windows of the range look back at: the last energy counter of each GPU, the last minutes of jobs."""
-        if "gpu_1m" in self.names:
-            columns = "site, ts, node_id, gpu_index, tenant, driver_epoch, energy_last_j"
-            back = Range(window.start - Limits().energy_lookback_s, window.start)
-            self.store.command(
-                f"""INSERT INTO gpufleet.gpu_1m{BESIDE} ({columns}, version)
-SELECT site, max(ts) AS last_ts, node_id, gpu_index, argMax(tenant, ts), argMax(driver_epoch, ts),
-    argMax(energy_last_j, ts), 1
-FROM gpufleet.gpu_1m FINAL WHERE {scope_of(back)} AND energy_last_j >= 0
-GROUP BY site, node_id, gpu_index"""
-            )
-        if "job_1m" in self.names:
-            named = ", ".join(JOB_1M.columns)
-            back = Range(window.start - LOOKBACK_S, window.start)
-            self.store.command(
-                f"INSERT INTO gpufleet.job_1m{BESIDE} ({named}, version) SELECT {named}, version"
-                f" FROM gpufleet.job_1m FINAL WHERE {scope_of(back)}"
-            )
-
     # --- computing ----------------------------------------------------------------------------------------------
 
     def _compute(self, position: dict[str, int]) -> None:
@@ -310,10 +235,9 @@ GROUP BY site, node_id, gpu_index"""
         while position["next"] < position["end"]:
             self._throttle.rest()
             at = position["next"]
-            step = max(CHUNK_S, self.table.window_s)
-            part = Range(at, min(position["end"], at // step * step + step))
-            self._throttle.took(self._rows_in(part))
-            self._part(recomputer, part)
+            part, count = self._next_part(at, position["end"])
+            self._throttle.took(count)
+            compute.windows(recomputer, self.beside, self.table, self.names, part)
             position["next"] = part.end
             state.save_windows(self.store, self.table.name, position)
             self.report.read += (part.end - part.start) // self.table.window_s
@@ -330,46 +254,16 @@ GROUP BY site, node_id, gpu_index"""
             )[0][0]
         )
 
-    def _rows_in(self, part: Range) -> int:
-        span = f"ts >= {instant64(part.start)} AND ts < {instant64(part.end)}"
-        return int(rows(self.store, f"SELECT count() FROM gpufleet.{self.source} WHERE {span}")[0][0])
-
-    def _part(self, recomputer: Recomputer, part: Range) -> None:
-        """The table's windows of a range, those it is computed from first."""
-        names = self.names
-        if "gpu_1m" in names:
-            recomputer.gpu_minutes(part, None)
-        if "rack_10s" in names:
-            recomputer.slots(part)
-        if "rack_1m" in names:
-            recomputer.rack_minutes(part)
-        if self.table is GPU_1H:
-            recomputer.write(GPU_1H, part, gpu_1h_sql(part))
-        if self.table is FLEET_1H:
-            recomputer.write(FLEET_1H, part, hours.fleet_1h_sql(part))
-        if self.source == "tenant_usage":
-            recomputer.write(self.table, part, usage_windows.usage_sql(self.table, part))
-        if "facility_1m" in names:
-            recomputer.write(FACILITY_1M, part, facility_windows.facility_1m_sql(part))
-        if self.table is FACILITY_1H:
-            recomputer.write(FACILITY_1H, part, hours.facility_1h_sql(part))
-        if {"health_1m", "job_1m", "sick_1m"} & set(names):
-            for some in recomputer.batches(part, None):
-                self._conditions(recomputer, some)
-        if self.table is HEALTH_1H:
-            recomputer.write(HEALTH_1H, part, health_windows.health_1h_sql(part))
-        if self.table is RACK_1H:
-            recomputer.write(RACK_1H, part, hours.rack_1h_sql(part))
-
-    def _conditions(self, recomputer: Recomputer, part: Range) -> None:
-        holding = spells.load(self.beside, part)
-        if "health_1m" in self.names:
-            recomputer.write(HEALTH_1M, part, health_windows.health_1m_sql(part, holding))
-        if "job_1m" in self.names:
-            recomputer.write(JOB_1M, part, job_windows.job_1m_sql(part))
-        if "sick_1m" in self.names:
-            where = sick_windows.look(self.beside, part)
-            recomputer.write(SICK_1M, part, sick_windows.sick_1m_sql(part, holding, where))
+    def _next_part(self, at: int, end: int) -> tuple[Range, int]:
+        """The range to compute next, and the rows of the source in it."""
+        for size in (CHUNK_S, SMALL_CHUNK_S):
+            step = max(size, self.table.window_s)
+            part = Range(at, min(end, at // step * step + step))
+            span = f"ts >= {instant64(part.start)} AND ts < {instant64(part.end)}"
+            count = int(rows(self.store, f"SELECT count() FROM gpufleet.{self.source} WHERE {span}")[0][0])
+            if count <= CHUNK_ROWS:
+                break
+        return part, count
 
     # --- what the projector does meanwhile ----------------------------------------------------------------------
 

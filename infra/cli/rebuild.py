@@ -97,7 +97,7 @@ def command(
 
 
 def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, *, swap: bool) -> Report:
-    """Build, compare, and with ``swap`` exchange and drop what was built."""
+    """Build, compare, and with ``swap`` exchange. What was built is dropped unless it differs and is still wanted."""
     from consumers.rebuild import state
     from consumers.rebuild.events import EventRebuild
     from consumers.rebuild.swap import exchange, finish
@@ -116,7 +116,7 @@ def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, 
         report = work.compare(job)
         if swap:
             work.swap()
-    if swap:
+    if swap or report.equal:
         work.discard()
     return report
 
