@@ -18,6 +18,8 @@ from schemas.framing import PREFIX_BYTES
 
 SHOWN_ITEMS = 6
 """Items of an array that are shown."""
+YEAR_1_US, YEAR_10000_US = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""Times that a calendar knows."""
 SHOWN_TEXT = 60
 """Characters of a text."""
 
@@ -129,6 +131,8 @@ class _Reader:
                 case kind:
                     read = self.read(kind, at, path)
                     if avro.get("logicalType") == "timestamp-micros" and read.number is not None:
+                        if not YEAR_1_US <= read.number < YEAR_10000_US:
+                            raise _Stopped(at, f"expected a time in microseconds since 1970, found {read.number}")
                         return _Read(read.end, f"{read.number} ({iso(read.number)})", read.number)
                     return read
         return self._scalars()[avro](at)

@@ -118,7 +118,8 @@ def test_what_the_consumer_refuses_again_stays_one_letter(migrated_store: StoreP
 
 def refused(it: Any, count: int) -> bool:
     samples = [s for metric in it.consumer.metrics.dead_letters.collect() for s in metric.samples]
-    return sum(s.value for s in samples if s.name.endswith("_total") and s.labels["topic"] == TOPIC) >= count
+    seen = sum(float(s.value) for s in samples if s.name.endswith("_total") and s.labels["topic"] == TOPIC)
+    return seen >= count
 
 
 def test_a_replay_that_dies_after_sending_is_made_good_by_the_next(
