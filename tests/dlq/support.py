@@ -39,6 +39,7 @@ class Desk:
 
     def __init__(self, store: StoreProcess, bootstrap: str, settings: ConsumeSettings) -> None:
         self.client: Any = client(store)
+        self._environment = {"GPUFLEET_STORE_PASSWORD": store.password}
         self.settings, self.bootstrap = settings, bootstrap
         self.shelf = Shelf(self.client)
         self.events = EventStore(lambda: client(store), settings.database)
@@ -46,7 +47,6 @@ class Desk:
             "kafka.bootstrap": bootstrap,
             "store.url": f"http://{store.host}:{store.port}",
             "store.user": store.username,
-            "store.password": store.password,
             "site.name": settings.site,
         }
 
@@ -79,7 +79,8 @@ class Desk:
     def run(self, *arguments: str, code: int = 0, **settings: str) -> str:
         """``gpufleet dlq ...`` as a person calls it; its output, having checked the exit code."""
         options = [f"--set={key}={value}" for key, value in {**self._options, **settings}.items()]
-        result = CliRunner().invoke(cli, ["dlq", *arguments, *options], standalone_mode=False)
+        runner = CliRunner(env=self._environment)
+        result = runner.invoke(cli, ["dlq", *arguments, *options], standalone_mode=False)
         error = result.exception
         found = error.exit_code if isinstance(error, click.ClickException) else result.exit_code
         assert found == code, (result.output, error)
