@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.story import Story
 
 
+pytest_plugins = ["tests.security.plugin"]
+
 SHARED = {"e2e": "live", "grafana": "story", "preview": "story", "tenancy": "story"}
 """Folder of tests -> the session fixture that its tests share, which takes a minute to set up."""
 LONG = tuple(SHARED)

@@ -6,7 +6,6 @@ the broker itself, on which the test's own hands are those of a super user. Whoe
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from infra.embedded.child import free_port
 from infra.kafka.client import admin
 from infra.kafka.topics import Topics, wanted
 from tests.security.certificates import Authority, Pair
+from tests.security.recognisable import recognisable
 
 HOST = "127.0.0.1"
 SCRAM_USERS = ("admin", "agent", "consumer", "gateway", "operator", "nobody")
@@ -81,7 +81,7 @@ def secured_kafka(folder: Path) -> SecuredKafka:
     authority.signed("late", expired=True).write(folder, "late")
     other.signed("forger").write(folder, "forger")
     for user in (*SCRAM_USERS, "wrong"):
-        (folder / f"{user}.password").write_text(f"{secrets.token_hex(16)}\n")
+        (folder / f"{user}.password").write_text(f"{recognisable()}\n")
         (folder / f"{user}.password").chmod(0o600)
     good, late = authority.signed("broker"), authority.signed("broker", expired=True)
     names = ("scram", "mutual", "expired")

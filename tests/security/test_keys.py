@@ -67,6 +67,7 @@ def test_a_key_file_that_others_may_use_is_refused(file: Path, mode: int) -> Non
         read_private(file)
 
 
+@pytest.mark.shows_secrets  # a producer's keys, to whoever asked for them
 def test_a_producer_s_keys_are_the_same_every_time_and_good_for_it_alone(file: Path, tmp_path: Path) -> None:
     first = keys("derive", "--file", str(file), "--site", SITE, "--node", "n1", "--node", "n2")
     again = keys("derive", "--file", str(file), "--site", SITE, "--node", "n2", "--node", "n1")
@@ -87,6 +88,7 @@ def test_a_producer_s_keys_are_the_same_every_time_and_good_for_it_alone(file: P
     assert parse_producer_keys((folder / "n2.keys").read_text(), "n2.keys") == (made["n2"],)
 
 
+@pytest.mark.shows_secrets
 def test_rotation_and_revocation_by_command(file: Path) -> None:
     [old] = [row["id"] for row in listed(file)["site_keys"]]
     alone = keys("retire", old, "--at", "2026-12-01T00:00:00Z", "--file", str(file))
