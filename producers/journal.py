@@ -12,12 +12,14 @@ instruction leaves whole numbers behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import mmap
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 ROW_BYTES = 16
 """A row of the table: given, acknowledged, both int64."""
 _ROW = struct.Struct("<qq")
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+"""What a disk says that is full, or has turned read-only for its errors."""
 
 
 class JournalError(RuntimeError):
@@ -62,7 +66,16 @@ class Journal:
     writable buffer, so ``numpy.frombuffer(journal.table, "<i8")`` sees it without a copy.
     """
 
-    def __init__(self, folder: Path, site: str, run_id: int, producers: Sequence[str], topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        site: str,
+        run_id: int,
+        producers: Sequence[str],
+        topics: Sequence[str],
+        *,
+        in_memory: bool = False,
+    ) -> None:
         if sys.byteorder != "little":
             raise JournalError("the journal needs a little-endian machine (x86-64, arm64)")
         self.site, self.run_id = site, run_id
@@ -73,28 +86,62 @@ class Journal:
         if not producers or not topics:
             raise ValueError("a journal needs at least one producer and one topic")
         size = len(producers) * len(topics) * ROW_BYTES
-        described = {"site": site, "run_id": run_id, "producers": list(producers), "topics": list(topics)}
+        self._folder = folder
+        self._described = {"site": site, "run_id": run_id, "producers": list(producers), "topics": list(topics)}
+        self.unsaved = ""
+        """Why it is in memory alone; empty = it is on disk."""
+        self._moving: threading.Lock | None = None
         try:
-            self._map = _create(folder / f"{run_id}.seq", size, folder / f"{run_id}.json", described)
+            self._map = self._create(bytes(size))
         except OSError as error:
-            raise JournalError(
-                f"cannot write the journal in {folder}: {error.strerror or error}; it needs {size} bytes there"
-            ) from error
+            why = f"cannot write the journal in {folder}: {error.strerror or error}; it needs {size} bytes there"
+            if not in_memory or error.errno not in NO_ROOM:
+                raise JournalError(why) from error
+            self.unsaved, self._moving = why, threading.Lock()
+            self._map = mmap.mmap(-1, size)
         self.table = memoryview(self._map).cast("q")
 
     @classmethod
-    def start(cls, folder: Path, site: str, producers: Sequence[str], topics: Sequence[str]) -> Journal:
+    def start(
+        cls, folder: Path, site: str, producers: Sequence[str], topics: Sequence[str], *, in_memory: bool = False
+    ) -> Journal:
         """A journal for a new run, its run_id later than every run in the folder.
 
         The caller holds the folder's lock (see ``lock``) when several processes may use it. JournalError when the
-        folder cannot be written.
+        folder cannot be written. ``in_memory``: where that is for want of room, the journal begins in memory, and
+        ``save`` moves it to the disk later: a full disk keeps no agent from sampling.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise JournalError(f"cannot make the journal folder {folder}: {error.strerror or error}") from error
+            if not in_memory or error.errno not in NO_ROOM:
+                raise JournalError(f"cannot make the journal folder {folder}: {error.strerror or error}") from error
         last = max(run_ids(folder), default=0)
-        return cls(folder, site, max(time.time_ns() // 1000, last + 1), producers, topics)
+        return cls(folder, site, max(time.time_ns() // 1000, last + 1), producers, topics, in_memory=in_memory)
+
+    def save(self) -> bool:
+        """Move a journal that began in memory to the disk; whether it is there now. The thread that gives calls it."""
+        if self._moving is None or not self.unsaved:
+            return True
+        with self._moving:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                moved = self._create(bytes(self._map))
+            except OSError as error:
+                self.unsaved = f"cannot write the journal in {self._folder}: {error.strerror or error}"
+                return False
+            # The memory stays mapped for as long as somebody views it.
+            self._map, self.table, self.unsaved = moved, memoryview(moved).cast("q"), ""
+        return True
+
+    def _create(self, content: bytes) -> mmap.mmap:
+        stem = self._folder / str(self.run_id)
+        try:
+            return _create(stem.with_suffix(".seq"), content, stem.with_suffix(".json"), self._described)
+        except OSError:
+            for suffix in (".seq.partial", ".json.partial"):
+                stem.with_suffix(suffix).unlink(missing_ok=True)
+            raise
 
     def row(self, producer_id: str, topic: str) -> int:
         """Index of a (producer, topic) row. KeyError for one that the journal was not made for."""
@@ -138,7 +185,11 @@ class Journal:
 
     def acknowledge(self, row: int) -> None:
         """Count one event of the row as acknowledged by the broker. One thread a journal, not that of ``give``."""
-        self.table[2 * row + 1] += 1
+        if self._moving is None:
+            self.table[2 * row + 1] += 1
+        else:
+            with self._moving:
+                self.table[2 * row + 1] += 1
 
     def reject(self, row: int) -> None:
         """An event that no broker will take. It stays given out and not acknowledged: the audit names it."""
@@ -153,15 +204,15 @@ class Journal:
             self._map.close()
 
 
-def _create(table: Path, size: int, description: Path, described: dict[str, Any]) -> mmap.mmap:
+def _create(table: Path, content: bytes, description: Path, described: dict[str, Any]) -> mmap.mmap:
     """Both files, each complete before it has its name; the table last, since a run without one gave out nothing."""
     partial = table.with_suffix(".seq.partial")
     with partial.open("w+b") as file:
         # Zeros, not a hole: a full disk must be an error here, not a SIGBUS at the first event.
-        file.write(bytes(size))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        mapped = mmap.mmap(file.fileno(), size)
+        mapped = mmap.mmap(file.fileno(), len(content))
     partial_description = description.with_suffix(".json.partial")
     with partial_description.open("w") as file:
         file.write(json.dumps(described))

@@ -99,6 +99,7 @@ class Agent:
         self._ticker = Ticker(settings.interval_ms * 1000)
         self._scheduled: deque[tuple[float, LaneEvent]] = deque()
         self._retry_at = 0.0
+        self._journal_told = False
 
     def _lanes(self) -> tuple[tuple[Lane, Merger], tuple[Lane, Merger]]:
         settings, lanes = self._settings, []
@@ -199,9 +200,12 @@ class Agent:
 
     def _save_kernel_position(self) -> None:
         """Remember how far the kernel log is reported, once nothing of it waits in the merger."""
-        if self._kernel_sequence != self._kernel_saved and self._xids.idle:
+        if (
+            self._kernel_sequence != self._kernel_saved
+            and self._xids.idle
+            and save_kernel_position(self._state, self._boot, self._kernel_sequence)
+        ):
             self._kernel_saved = self._kernel_sequence
-            save_kernel_position(self._state, self._boot, self._kernel_sequence)
 
     def _await(self, asked: list[SamplerRunner]) -> None:
         """Give the sources that were asked a moment to answer; one that is late is picked up at the next tick."""
@@ -298,7 +302,20 @@ class Agent:
             self.outgoing.retry()
             self.outgoing.report_dropped(self._clock.wall_us())
             self._tell_of_spool()
-        return self._retry_at if self.outgoing.waiting else None
+            self._save_journal()
+        return self._retry_at if self.outgoing.waiting or self._journal_told else None
+
+    def _save_journal(self) -> None:
+        """A journal that began in memory, the disk being full, is told once and moved to the disk when it can be."""
+        if self._journal.unsaved and not self._journal_told:
+            self._journal_told = True
+            self._tell_of_journal("source_down", f"{self._journal.unsaved}; numbers are kept in memory alone")
+        elif self._journal_told and self._journal.save():
+            self._journal_told = False
+            self._tell_of_journal("source_up", "journal: the disk takes it again")
+
+    def _tell_of_journal(self, event: str, message: str) -> None:
+        self._send_fact(Fact(event, "agent", self._clock.wall_us(), value="journal", message=message))
 
     def _tell_of_spool(self) -> None:
         """Send what the spool wants told; what it thinned or gave up counts as told once that event is on disk."""

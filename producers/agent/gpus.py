@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -80,7 +81,8 @@ class EpochFile:
     def store(self, gpus: Mapping[bytes, tuple[int, int]]) -> None:
         """Keep UUID -> (epoch, energy in J)."""
         text = json.dumps({"boot_id": self._boot_id, "gpus": {uuid.hex(): list(known) for uuid, known in gpus.items()}})
-        write_atomically(self._path, text)
+        with contextlib.suppress(OSError):  # a full disk: the next run may begin new epochs
+            write_atomically(self._path, text)
 
 
 class Gpus:

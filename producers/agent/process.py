@@ -79,7 +79,7 @@ class AgentProcess:
         with _locked(folder):
             while True:
                 runs += 1
-                given = Journal.start(folder, settings.site, [settings.node_id], TOPICS)
+                given = Journal.start(folder, settings.site, [settings.node_id], TOPICS, in_memory=True)
                 outbox = self._outbox(kafka, given, bound_bytes, schema_ids or {}, sign)
                 encoder = EventEncoder(given, settings.node_id, schema_ids)
                 agent = Agent(

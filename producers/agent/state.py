@@ -27,9 +27,13 @@ def boot_id(procfs: Path) -> str:
         return ""
 
 
-def save_kernel_position(state_dir: Path, boot: str, sequence: int) -> None:
-    """Remember the last record of the kernel log that was reported in this boot."""
-    write_atomically(state_dir / _KERNEL_LOG, json.dumps({"boot_id": boot, "sequence": sequence}))
+def save_kernel_position(state_dir: Path, boot: str, sequence: int) -> bool:
+    """Remember the last record of the kernel log that was reported in this boot; whether the disk took it."""
+    try:
+        write_atomically(state_dir / _KERNEL_LOG, json.dumps({"boot_id": boot, "sequence": sequence}))
+    except OSError:
+        return False  # a full disk; at worst the next run reports a few lines again
+    return True
 
 
 def kernel_position(state_dir: Path, boot: str) -> int | None:

@@ -145,7 +145,7 @@ def _parsed(line: str) -> Account | None:
         return None
     for name, kind in _KINDS.items():
         value = getattr(account, name)
-        if type(value) is not kind or (kind is int and not 0 <= value < 1 << 62):
+        if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 62):
             return None
     return account if account.event in (THINNED, GIVEN_UP) and _GONE.fullmatch(account.gone) else None
 

@@ -48,7 +48,7 @@ class Raw:
     def __init__(self, data: bytes, offset: int) -> None:
         place, names, self._append_ms, key, header = _MESSAGE.unpack_from(data.ljust(_MESSAGE.size, b"\0"))
         rest = data[_MESSAGE.size :]
-        self.topic_name = TOPICS[place % len(TOPICS)]
+        self.topic_name: str = TOPICS[place % len(TOPICS)]
         self._key = rest[:key]
         self._headers: list[tuple[str, Any]] = [(HEADER if names & 1 else "other", rest[key : key + header])]
         self._headers *= 1 + (names >> 1 & 1)
@@ -196,7 +196,8 @@ class _Client:
 def registry_answer(data: bytes) -> None:
     """Whatever the registry calls a schema: not ours, or one that messages can be judged by."""
     registry = Registry.__new__(Registry)
-    registry._url, registry._client = "http://registry", _Client(data.decode("utf-8", "replace"))
+    registry._url = "http://registry"
+    registry._client = _Client(data.decode("utf-8", "replace"))  # type: ignore[assignment]
     try:
         found = registry.resolve(77)
     except RegistryError:
