@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.consumers.fleet import Node
-from tests.rebuild.support import MUTATION, TABLE, Place, hour_ago, hours_of
+from consumers.attribution.rewrite import reassign, wrong_rows_sql
+from schemas.catalogue import KINDS
+from tests.consumers.fleet import Node, Sender
+from tests.consumers.running import eventually
+from tests.rebuild.support import MUTATION, TABLE, TOPIC, Place, hour_ago, hours_of
 
 pytestmark = [pytest.mark.store, pytest.mark.kafka]
 
@@ -57,3 +62,43 @@ def test_every_kind_of_damage_is_named_and_put_right(place: Place) -> None:
     kept = [row for row in stored if not (row[0] == "n1" and row[1] < 5)]
     assert [row for row in ch.query(times).result_rows if not (row[0] == "n1" and row[1] < 5)] == kept
     assert place.run().equal
+
+
+def test_a_lease_corrected_meanwhile_decides_the_tenant_of_rebuilt_rows(place: Place) -> None:
+    nodes = [Node(f"n{i}", place.site) for i in range(2)]
+    place.ingest([e for node in nodes for e in hours_of(node, [2, 1], 10)])
+    work = place.rebuild()
+    work.build(None, None)  # rows beside carry the tenant of now: nobody
+    lease = nodes[0].event(
+        "leases", lease_id="l1", revision=1, tenant="acme", nodes=["n1"], action="granted",
+        valid_from=hour_ago(3), valid_to=hour_ago(0) - 2_400_000_000, sla_target=0.99, price_per_gpu_hour=2.0,
+    )  # fmt: skip
+    place.ingest([lease])
+    place.ch.command(f"ALTER TABLE gpufleet.{TABLE} DELETE WHERE seq = 7", settings=MUTATION)
+    reassign(place.ch, since=0, oldest=0, latest=hour_ago(-2))
+    tenants = f"SELECT producer_id, tenant, count() FROM gpufleet.{TABLE} GROUP BY ALL ORDER BY ALL"
+    before = place.ch.query(tenants).result_rows
+    report = place.run(swap=True)
+    assert [(h.missing, h.extra, h.different) for h in report.differing] == [(2, 0, 0)]
+    after = place.ch.query(tenants).result_rows
+    assert [(p, t) for p, t, _ in after] == [(p, t) for p, t, _ in before]
+    assert any(t == "acme" for _, t, _ in after)
+    assert place.ch.query(wrong_rows_sql(KINDS[TOPIC])).result_rows == [(0,)]
+
+
+def test_a_message_sent_twice_and_one_that_cannot_be_stored_count_once_and_not_at_all(place: Place) -> None:
+    node = Node("n1", place.site)
+    events = hours_of(node, [1], 10)
+    bad = replace(events[0], value=events[0].value[:20], headers=node.event(TOPIC, ts=hour_ago(1)).headers)
+    place.send(events)
+    Sender(place.bootstrap).send([*events[:4], bad])
+    with place.consumer():
+        place.all_stored()
+        eventually(lambda: counts_letters(place) == 1)
+    report = place.run()
+    assert report.equal
+    assert (report.rows, report.duplicates, report.bad) == (10, 4, 1)
+
+
+def counts_letters(place: Place) -> int:
+    return int(place.ch.query("SELECT count() FROM gpufleet.dead_letters").result_rows[0][0])
