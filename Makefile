@@ -11,13 +11,14 @@ PYTEST_ARGS ?=
 # Processes that share the tests, most of which wait for a broker or a store; 0 = one, with output as it comes.
 JOBS ?= 2
 
-.PHONY: help up test lint format types pytest fuzz bench grafana clean
+.PHONY: help up test lint format types pytest fuzz chaos bench grafana clean
 
 help:
 	@echo 'make up      broker, store, simulated fleet, consumer and projector on this machine (ARGS="--nodes 20" ...)'
 	@echo 'make test    everything that CI runs: ruff, mypy, pytest (PYTEST_ARGS="-k config" ...)'
 	@echo 'make lint | format | types | pytest    one part of it'
 	@echo 'make fuzz    fuzz every reader of hostile input, guided by coverage (ARGS="--minutes 60 message")'
+	@echo 'make chaos   an hour of faults on a real Kafka, checked after each (ARGS="--seconds 600", "--seed 7 --schedules 1")'
 	@echo 'make bench   measure ingest on this machine (ARGS="--seconds 60" ...)'
 	@echo 'make grafana the command that provisions a Grafana, in an environment of its own (ARGS="plan" ...)'
 	@echo 'make clean   remove .venv and caches; data folders stay'
@@ -44,6 +45,9 @@ pytest: $(VENV)/.stamp-dev $(GRAFANA_VENV)/.stamp
 fuzz: $(VENV)/.stamp-dev
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,fuzz]'
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+chaos: $(VENV)/.stamp-dev
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.stamp-up
 	$(BIN)/gpufleet bench ingest $(ARGS)

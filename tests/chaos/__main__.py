@@ -103,14 +103,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin no schedule later (default: %(default)s)")
     parser.add_argument("--schedules", type=int, default=0, help="as many, whatever the time; 0: until time is up")
     parser.add_argument("--seed", type=int, default=1, help="of the first schedule (default: %(default)s)")
-    parser.add_argument("--worlds", type=int, default=0, help="side by side (default: one per core, at most 2)")
+    parser.add_argument("--worlds", type=int, default=0, help="side by side (default: 3, they mostly wait)")
     parser.add_argument("--table", type=Path, help="write the table there, too")
     parser.add_argument(
         "--log", type=Path, default=Path("chaos.log"), help="what the worlds say (default: %(default)s)"
     )
     given = parser.parse_args()
     seconds = 1e9 if given.schedules else given.seconds
-    worlds = given.worlds or min(2, os.cpu_count() or 1, given.schedules or 2)
+    worlds = given.worlds or min(3, given.schedules or 3)
     results, elapsed = run(given.seed, given.schedules, seconds, worlds, given.log)
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
     table = results.table(elapsed, machine)

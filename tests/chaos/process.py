@@ -70,6 +70,13 @@ class Running:
         except (BrokenPipeError, ConnectionResetError, OSError):
             return
 
+    def ready(self, timeout_s: float) -> bool:
+        """Wait for its first word; False when it says none in time."""
+        try:
+            return self._orders.poll(timeout_s) and self._orders.recv() == "ready"
+        except (EOFError, OSError):
+            return False
+
     def signal(self, number: signal.Signals) -> None:
         """Nothing for a process that is gone."""
         if self.alive():

@@ -74,7 +74,7 @@ def produce(where: Where, given: Produce, skew_s: float, orders: Connection) -> 
     settle_in(where, given.name)
     folder = where.folder / given.name
     stepped = types.SimpleNamespace(time_ns=lambda: time.time_ns() + int(skew_s * 1e9))
-    journals.time = stepped  # type: ignore[assignment]  # the machine's own clock cannot be stepped by a test
+    vars(journals)["time"] = stepped  # the machine's own clock cannot be stepped by a test
     descriptor = journals.lock(folder)
     journal = Journal.start(folder, given.site, [*given.nodes, given.meter], TOPICS)
     kafka = {
@@ -85,7 +85,9 @@ def produce(where: Where, given: Produce, skew_s: float, orders: Connection) -> 
     }
     settings = SpoolSettings(fsync="never", drain_bytes_per_s=0, drain_jitter_s=0.0, link_timeout_s=1.0)
     outbox = SpoolOutbox(folder / "spool", journal, folder, lambda told: KafkaOutbox(kafka, told, 16 << 20), settings)
-    _Sender(given, journal, outbox, folder, skew_s, orders).run()
+    sender = _Sender(given, journal, outbox, folder, skew_s, orders)
+    orders.send("ready")
+    sender.run()
     while outbox.waiting:
         time.sleep(0.01)
     outbox.close()

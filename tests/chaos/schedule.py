@@ -113,8 +113,11 @@ class Director:
         world.ended.clear()
         if not world.quiet:
             world.group_of(plan.consumers)
+        producers = self._producers(plan, site, time.time())
+        for one in producers.running:
+            if not one.ready(SETTLES_S):
+                raise NotExactError(f"{one.name} does not start:\n{self.world.said(one)}")
         begun = time.time()
-        producers = self._producers(plan, site, begun)
         injector = Injector(world, producers)
         pending: list[tuple[float, int, Callable[[], None]]] = []
         faults = list(plan.faults)
@@ -125,9 +128,9 @@ class Director:
                 undo = injector.do(fault)
                 if undo is not None:
                     pending.append((now + fault.lasts, len(pending), undo))
-            for one in [one for one in pending if one[0] <= now]:
-                pending.remove(one)
-                one[2]()
+            for due in [due for due in pending if due[0] <= now]:
+                pending.remove(due)
+                due[2]()
             time.sleep(0.01)
         world.heal()
         if not world.quiet:

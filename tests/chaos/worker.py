@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.chaos import results
-from tests.chaos.plan import plan
+from tests.chaos.plan import SPECIAL, plan
 from tests.chaos.schedule import Director
 from tests.chaos.world import World
 
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--step", type=int, default=1, help="from one schedule's seed to the next one's")
     parser.add_argument("--schedules", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no schedule later than this")
+    parser.add_argument("--special", choices=[*SPECIAL, ""], help="overrules what the seeds say")
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs behind")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing that was started or mounted is left behind
@@ -35,7 +36,7 @@ def main() -> int:
             for number in range(given.schedules):
                 if time.monotonic() - began > given.seconds:
                     break
-                one = plan(given.seed + number * given.step)
+                one = plan(given.seed + number * given.step, given.special)
                 try:
                     print(results.line(director.run(one)), flush=True)
                 except Exception as error:  # noqa: BLE001 - whatever it is, its seed is told
