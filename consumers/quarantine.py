@@ -16,8 +16,12 @@ from consumers.batch import Bad, Group, Message
 from consumers.clock import Clock
 from consumers.errors import UNPROVEN, QuarantineLimitError, Reason
 from consumers.intake import producer_of
+from consumers.letters.walk import walk
 from schemas.catalogue import Schema
 from schemas.framing import PREFIX_BYTES
+
+EXPLAINED_BYTES = 16 << 10
+"""Larger messages are only refused here, in the main loop's time; `gpufleet dlq show` explains them."""
 
 
 def decode_error(schema: Schema, value: bytes) -> str | None:
@@ -28,9 +32,17 @@ def decode_error(schema: Schema, value: bytes) -> str | None:
         # Text that is not UTF-8 is stored as it is: the store does not mind, so neither must this.
         fastavro.schemaless_reader(datum, schema.parsed, handle_unicode_errors="replace")
     except Exception as error:  # noqa: BLE001  # random bytes make fastavro raise nearly anything
-        return f"cannot be decoded with {schema.definition['name']} v{schema.version}: {type(error).__name__} {error}"
+        return f"cannot be decoded with {schema.definition['name']} v{schema.version}: {_where(schema, value, error)}"
     left = len(value) - datum.tell()
     return f"{left} bytes follow the datum of {schema.definition['name']} v{schema.version}" if left else None
+
+
+def _where(schema: Schema, value: bytes, error: Exception) -> str:
+    """Byte and field for people, as far as finding them is cheap; what fastavro says is often only where it stood."""
+    stop = walk(schema, value).stop if len(value) <= EXPLAINED_BYTES else None
+    if stop is None:
+        return type(error).__name__
+    return f"byte {stop.at}, {stop.path}: {stop.why}" if stop.path else f"byte {stop.at}: {stop.why}"
 
 
 def decodes(message: Message, group: Group) -> str | None:

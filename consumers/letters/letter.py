@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from consumers.batch import Headers
 from consumers.dead_letters import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -130,11 +130,3 @@ class Group:
     detail: str
     """What the example says."""
     states: dict[str, int] = field(default_factory=dict)
-
-
-def iso(us: int) -> str:
-    """Microseconds since 1970 for people; the number itself where no calendar reaches."""
-    try:
-        return datetime.fromtimestamp(us / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return f"{us} us since 1970"

@@ -8,8 +8,9 @@ from typing import Any
 
 from consumers.datum import HeadError, place, read_string, read_varint
 from consumers.errors import Reason
+from consumers.letters.clock import iso
 from consumers.letters.judge import Again, Judge, Verdict, fitting, named_schema
-from consumers.letters.letter import Letter, iso
+from consumers.letters.letter import Letter
 from consumers.letters.replay import Repair, prepare
 from consumers.letters.walk import Walk, dump, walk
 from schemas import catalogue, identity
@@ -75,8 +76,8 @@ class Page:
             "advice": list(self.advice()),
         }
 
-    def lines(self) -> Iterator[str]:
-        """For people."""
+    def lines(self, *, raw: bool = False) -> Iterator[str]:
+        """For people. ``raw``: with the bytes even if none of them is wrong."""
         letter = self.letter
         yield f"{letter.ref}: {letter.reason}" + (f" [{letter.marked}]" if letter.marked else "")
         yield f"  {letter.detail}"
@@ -92,7 +93,7 @@ class Page:
             name = f"{self.schema.definition['name']} v{self.schema.version} (schema id {self.schema.id})"
             yield f"fields read as {name}" + (", which is a guess" if self.guessed else "")
             yield from self._fields(self.walk)
-        if letter.value:
+        if letter.value and (raw or self.mark is not None):
             yield ""
             yield "bytes" + (f", [] marks byte {self.mark}" if self.mark is not None else "")
             yield from dump(letter.value, self.mark)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumers.letters.letter import iso
+from consumers.letters.clock import iso
 from schemas.catalogue import Schema
 from schemas.framing import PREFIX_BYTES
 

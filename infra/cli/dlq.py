@@ -117,9 +117,10 @@ Examples:
   gpufleet dlq show node-telemetry/3/10542 --json"""
 )
 @click.argument("letter")
+@click.option("--bytes", "raw", is_flag=True, help="The bytes in hex even where none is wrong.")
 @json_option
 @settings_options
-def show(settings: Settings, letter: str, as_json: bool) -> None:
+def show(settings: Settings, letter: str, raw: bool, as_json: bool) -> None:
     """Read LETTER as far as it can be read, mark the byte that is wrong, say why, and what to do."""
     from consumers.letters.letter import Asked
     from consumers.letters.page import Page
@@ -136,7 +137,7 @@ def show(settings: Settings, letter: str, as_json: bool) -> None:
     if as_json:
         print_json(page.to_dict())
         return
-    for line in page.lines():
+    for line in page.lines(raw=raw):
         click.echo(line)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,9 +76,9 @@ class Desk:
             **{"who": "ann", "why": "test", "wait_s": 30.0, **options},
         )
 
-    def run(self, *arguments: str, code: int = 0, **settings: str) -> str:
+    def run(self, *arguments: str, code: int = 0, settings: Mapping[str, str] | None = None) -> str:
         """``gpufleet dlq ...`` as a person calls it; its output, having checked the exit code."""
-        options = [f"--set={key}={value}" for key, value in {**self._options, **settings}.items()]
+        options = [f"--set={key}={value}" for key, value in {**self._options, **(settings or {})}.items()]
         runner = CliRunner(env=self._environment)
         result = runner.invoke(cli, ["dlq", *arguments, *options], standalone_mode=False)
         error = result.exception
@@ -86,5 +86,5 @@ class Desk:
         assert found == code, (result.output, error)
         return result.output + (error.format_message() if isinstance(error, click.ClickException) else "")
 
-    def json(self, *arguments: str, code: int = 0, **settings: str) -> Any:
-        return json.loads(self.run(*arguments, "--json", code=code, **settings))
+    def json(self, *arguments: str, code: int = 0, settings: Mapping[str, str] | None = None) -> Any:
+        return json.loads(self.run(*arguments, "--json", code=code, settings=settings))

@@ -79,7 +79,8 @@ def test_show_marks_the_byte_that_is_missing(desk: Desk) -> None:
     assert f"'{SITE}-0'" in page
     assert "WRONG at" in page
     assert "[  ]" in page
-    assert "today it would be refused again: decode" in page
+    assert "today it would be refused again: decode: cannot be decoded with NodeTelemetry v1: byte " in page
+    assert "bytes, [] marks byte" in page
     told = desk.json("show", ref)
     assert told["wrong"]["at"] == len(told["value"]) // 2, "a byte after the last is missing"
     assert [one["path"] for one in told["fields"]][:6] == ["site", "producer_id", "run_id", "seq", "ts", "node_id"]
@@ -128,7 +129,7 @@ def test_a_setting_of_today_decides(desk: Desk) -> None:
     refused = desk.json("replay", "--producer", f"{SITE}-3", "--dry-run")
     assert refused["refused"] == {"too_old": 1}
     assert "would be refused again, too_old: e.g. node-telemetry/0/" in desk.run("replay", "--producer", f"{SITE}-3")
-    allowed = desk.json("replay", "--producer", f"{SITE}-3", "--dry-run", **{"consume.past_limit_days": "30"})
+    allowed = desk.json("replay", "--producer", f"{SITE}-3", "--dry-run", settings={"consume.past_limit_days": "30"})
     assert (allowed["sent"], allowed["refused"]) == (1, {})
 
 
