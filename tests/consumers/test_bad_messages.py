@@ -83,7 +83,7 @@ def test_bad_messages_become_dead_letters_and_the_others_are_stored(
         sent.insert(2 * at, one)
     Sender(bootstrap).send(sent)
     ch = client(migrated_store)
-    given = settings(bootstrap, site=site, quarantine_share_limit=0.9)
+    given = settings(bootstrap, site=site, consumer_id=site, quarantine_share_limit=0.9)
     with running(migrated_store, given) as it:
         eventually(lambda: len(letters(ch, site)) >= len(bad), why=f"{len(letters(ch, site))} letters")
         eventually(lambda: stored_as_sent(ch, good, site))
