@@ -7,6 +7,7 @@ until the agent starts anew, which tells again what waits then. A producer speak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from consumers.projector.store import Store, rows
 RunKey = tuple[str, int]
 Ranges = list[tuple[int, int]]
 _CHUNK = 500
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def words(
         word.thinned.sort()
         word.given_up.sort()
         word.late.sort()
+        # What was thinned and then given up is gone: the event that it was a part of went with it.
+        word.thinned = [r for low, high in word.thinned for r in _without(low, high, word.given_up)]
     return {key: word for key, word in said.items() if key in runs}
 
 
@@ -87,8 +91,12 @@ def parsed(text: str) -> Iterator[tuple[int, int]]:
     """The ranges of a text such as 1-11,13; what is no range is passed over."""
     for part in text.split(",") if text else ():
         low, _, high = part.partition("-")
-        if low.isdigit() and (high or low).isdigit() and int(low) <= int(high or low):
+        if _NUMBER.fullmatch(low) and _NUMBER.fullmatch(high or low) and int(low) <= int(high or low):
             yield int(low), int(high or low)
+
+
+def _without(low: int, high: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    return ((first, last) for first, last, covered in split(low, high, ranges) if not covered)
 
 
 def split(low: int, high: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:

@@ -105,13 +105,14 @@ class Bounds:
             (gone if which(record) and record.ordinal not in flying else kept).append(record)
         accounts = given_up(gone, reason)
         self._accounts.add(accounts)
+        events = sum(account.events for account in accounts)
         if kept:
             self._replace(segment, kept, segment.thinned_ms)
         else:
             with self._lock:
                 segment.left = 0
                 self._samples.drop_if_done(segment)
-        self.given_up += len(gone)
+        self.given_up += events
         return bool(gone)
 
     def _waiting(self, segment: Segment) -> list[Record] | None:
@@ -132,14 +133,16 @@ class Bounds:
 
 
 def given_up(records: Iterable[Record], reason: str) -> list[Account]:
-    """Accounts of events that go for good."""
-    streams: dict[Stream, list[tuple[int, int]]] = {}
+    """Accounts of events that go for good, and with each of all that thinning had made a part of it."""
+    streams: dict[Stream, list[tuple[int, int, int]]] = {}
     for record in records:
         who = identity.unpack(record.message.header)
-        streams.setdefault((record.message.topic, who.producer_id, who.run_id), []).append((who.seq, who.ts))
+        streams.setdefault((record.message.topic, who.producer_id, who.run_id), []).append(
+            (who.seq, who.ts, record.merged)
+        )
     accounts = []
     for (topic, producer, run), events in streams.items():
-        first, last = min(ts for _, ts in events), max(ts for _, ts in events)
-        for gone in ranges(seq for seq, _ in events):
+        first, last = min(ts for _, ts, _ in events), max(ts for _, ts, _ in events)
+        for gone in ranges(seq for first_seq, _, merged in events for seq in range(first_seq, first_seq + merged + 1)):
             accounts.append(Account(GIVEN_UP, topic, producer, run, gone, count(gone), 0, first, last, reason=reason))
     return accounts

@@ -1,7 +1,8 @@
 """One event on disk: framed so that a torn tail and a flipped bit are seen, and what follows them is found again.
 
 Layout (little-endian): magic (4 bytes), CRC-32 of all that follows (u32), length of the body (u32), body. Body: flags
-(u8), ordinal (u32), lengths of topic (u8), key (u16) and identity header (u16), then topic, key, header, value.
+(u8: bit 0 offered, the others how many events were merged into it), ordinal (u32), lengths of topic (u8), key (u16)
+and identity header (u16), then topic, key, header, value.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _FRAME = struct.Struct("<4sII")
 _LENGTH = struct.Struct("<I")
 _BODY = struct.Struct("<BIBHH")
 _OFFERED = 1
+MOST_MERGED = 127
 OVERHEAD_BYTES = _FRAME.size + _BODY.size
 LARGEST_BODY = 1 << 26
 """A longer one is a flipped bit."""
@@ -33,6 +35,8 @@ class Record(NamedTuple):
     """Whether it was handed to the broker's client as it was written, so that somebody may have seen it."""
     message: Message
     """Its ``row`` is -1."""
+    merged: int = 0
+    """How many events became part of this one when it was thinned: those numbered right after it."""
 
 
 class Damage(NamedTuple):
@@ -42,11 +46,11 @@ class Damage(NamedTuple):
     end: int
 
 
-def pack(ordinal: int, message: Message, *, offered: bool) -> bytes:
+def pack(ordinal: int, message: Message, *, offered: bool, merged: int = 0) -> bytes:
     """The record's bytes. ValueError when a part is longer than the layout can say."""
     topic = message.topic.encode()
     try:
-        sizes = _BODY.pack(_OFFERED if offered else 0, ordinal, len(topic), len(message.key), len(message.header))
+        sizes = _BODY.pack(offered | merged << 1, ordinal, len(topic), len(message.key), len(message.header))
     except struct.error as error:
         raise ValueError(f"an event for {message.topic} does not fit the spool: {error}") from None
     body = b"".join((sizes, topic, message.key, message.header, message.value))
@@ -102,4 +106,5 @@ def _unpack(data: bytes, at: int, end: int) -> Record | None:
         name = topic.decode()
     except (identity.IdentityError, UnicodeDecodeError):
         return None
-    return Record(ordinal, bool(flags & _OFFERED), Message(name, key, data[at + header_size : end], header, -1))
+    message = Message(name, key, data[at + header_size : end], header, -1)
+    return Record(ordinal, bool(flags & _OFFERED), message, flags >> 1)

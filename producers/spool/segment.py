@@ -329,7 +329,7 @@ def _batched(records: Iterable[Record]) -> Iterator[bytes]:
     batch: list[bytes] = []
     size = 0
     for record in records:
-        batch.append(pack(record.ordinal, record.message, offered=record.offered))
+        batch.append(pack(record.ordinal, record.message, offered=record.offered, merged=record.merged))
         size += len(batch[-1])
         if size >= FRAME_BYTES:
             yield b"".join(batch)

@@ -20,7 +20,7 @@ from typing import Any
 import fastavro
 
 from producers.encode import Message
-from producers.spool.record import Record
+from producers.spool.record import MOST_MERGED, Record
 from schemas import catalogue, framing, identity
 from schemas.catalogue import Schema
 from schemas.identity import Identity
@@ -69,6 +69,8 @@ def thin(records: Sequence[Record], interval_ms: int, untouched: Callable[[Recor
     def close(key: tuple[str, int]) -> None:
         events = open_runs.pop(key, [])
         chosen = _whole_intervals(events, interval_ms)
+        if sum(event.record.merged + 1 for event in chosen) > MOST_MERGED:
+            return  # more than one event a second: not what thinning is for
         if len(chosen) < 2 and not (chosen and chosen[0].ticks > _ticks_kept(chosen, interval_ms)):
             return
         new = _merge(chosen, interval_ms)
@@ -208,7 +210,8 @@ def _merge(events: list[_Event], interval_ms: int) -> Record:
     value.write(message.value[: framing.PREFIX_BYTES])
     fastavro.schemaless_writer(value, first.schema.parsed, fields)
     new = Message(message.topic, message.key, value.getvalue(), identity.pack(who), message.row)
-    return Record(first.record.ordinal, first.record.offered, new)
+    merged = sum(event.record.merged + 1 for event in events) - 1
+    return Record(first.record.ordinal, first.record.offered, new, merged)
 
 
 def _series(events: list[_Event], name: str, place: int) -> list[Any]:

@@ -77,6 +77,15 @@ def test_a_kept_event_that_did_not_arrive_is_lost_all_the_same(client: Client, n
     assert report.lost == 1
 
 
+def test_what_was_thinned_and_given_up_afterwards_is_lost_with_all_that_was_merged_into_it(
+    client: Client, node: str
+) -> None:
+    told = Told(client, node).telemetry(0, 24).says("events_thinned", gone="1-11,13-23", kept=2)
+    report = told.says("events_dropped", gone="12-23", reason="full").audited(25)
+    assert sorted(found(report), key=lambda each: each[1]) == [(Kind.THINNED, 1, 11, 11), (Kind.GAP, 12, 23, 12)]
+    assert (report.lost, report.thinned) == (12, 11)
+
+
 def test_a_backlog_under_way_is_late_until_the_spool_says_it_is_over(client: Client, node: str) -> None:
     told = Told(client, node).telemetry(0, 1, 9).says("spool_backlog", first_seq=2, last_seq=7)
     report = told.audited()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from producers.agent.process import decode
 from producers.encode import EventEncoder, Message
 from producers.journal import Journal
-from producers.spool.accounts import THINNED, Account, count
+from producers.spool.accounts import GIVEN_UP, THINNED, Account, count
 from producers.spool.record import Record
 from producers.spool.thin import schema_of, thin
 from schemas.identity import Identity
@@ -224,6 +224,30 @@ def test_a_spool_that_is_full_of_minutes_gives_up_the_oldest_by_name_and_keeps_f
     assert not set(numbers(accounts)) & set(sent)
     assert sent == list(range(sent[0], 400)), "the oldest went"
     assert sum(m.topic == "node-events" for m in last.publisher.taken) == 20
+    last.close()
+
+
+def test_what_was_thinned_and_then_given_up_counts_as_given_up_with_all_that_was_merged_into_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, contact=lambda: False, segment_bytes=8_000, max_bytes=12_000)
+    for minute in range(200):
+        bench.minutes(1, NOON_US + minute * MINUTE_US)
+    bench.tidy()
+    accounts = [account for _, account in bench.spool.notices() if account is not None]
+    assert {account.event for account in accounts} == {THINNED, GIVEN_UP}
+    given_up = numbers([account for account in accounts if account.event == GIVEN_UP])
+    assert len(given_up) == len(set(given_up)) == bench.spool.health().given_up
+    bench.close()
+    last = Bench(tmp_path)
+    last.publisher.answers = True
+    last.spool.flush(20.0)
+    told: set[int] = set()
+    """Numbers whose seconds are told, by their own event or as a part of another: five seconds each."""
+    for message in last.publisher.taken:
+        if message.topic == "node-telemetry":
+            first = (who(message).ts - NOON_US) // 5_000_000
+            told |= set(range(first, first + round(seconds(message) / 5)))
+    assert told & set(given_up) == set()
+    assert told | set(given_up) == set(range(200 * 12))
     last.close()
 
 
