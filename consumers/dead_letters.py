@@ -17,7 +17,7 @@ import fastavro
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.batch import Bad, Message
-from consumers.errors import FatalError, KafkaUnavailableError
+from consumers.errors import UNPROVEN, FatalError, KafkaUnavailableError
 from consumers.failpoints import failpoint
 from consumers.intake import DEAD_LETTERS, identity_of
 from consumers.letters import origin
@@ -52,11 +52,13 @@ def letter(bad: Bad, topic_id: str, site: str) -> tuple[Identity, dict[str, Any]
     message = bad.message
     topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
     append = max(message.timestamp()[1], 0) * 1000
-    first = origin.read(message.headers(), append)
+    source = identity_of(message)
+    # Whoever did not prove who they are has no say in what their letter is called: it is evidence.
+    proven = source is not None and bad.reason not in UNPROVEN
+    first = origin.read(message.headers(), append) if proven else None
     if first is not None:
         topic_id, partition, offset, append = first
     who = Identity(f"dlq/{topic}/{partition}", run_of(topic, topic_id), offset, append, 1)
-    source = identity_of(message)
     value, key = message.value() or b"", message.key() or b""
     header = next((v for k, v in message.headers() or () if k == HEADER and isinstance(v, bytes)), b"")
     headers = _others(message)

@@ -4,8 +4,9 @@ A dead letter is identified by where its message stood in the log. A letter that
 were it refused again, it would become a second letter. This header names the first place, so that it stays one.
 
 Anybody who may write a topic can make one up. What that does is bounded: the place must be older than the message that
-names it, so a letter that is still to come cannot be forestalled, and who names the place of another letter only makes
-its own refused message vanish, which the audit then counts as lost.
+names it, so a letter that is still to come cannot be forestalled; a message without a readable identity, or refused for
+its signature, has no say; and who names the place of another letter only makes its own refused message vanish, which
+the audit then counts as lost.
 """
 
 from __future__ import annotations

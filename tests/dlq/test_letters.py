@@ -10,12 +10,16 @@ from consumers.batch import Bad
 from consumers.dead_letters import HEADERS_BYTES_MAX, KEY_BYTES_MAX, letter, run_of
 from consumers.errors import Reason
 from consumers.letters import origin
-from consumers.letters.letter import Ref
+from consumers.letters.judge import Judge, again
+from consumers.letters.letter import Key, Letter, Ref
 from consumers.letters.origin import Origin
+from consumers.settings import ConsumeSettings
 from tests.consumers.fakes import FakeMessage
 from tests.consumers.fleet import Node
+from tests.security.support import SITE, consumer_signing, signed, site_keys
 
 TS = 1_800_000_000_000_000
+OWN = Node("n", "s").event("node-events", ts=TS).headers
 FIRST = Origin("topic-id", 3, 10_542, TS)
 
 
@@ -34,7 +38,7 @@ def test_a_letter_is_named_by_where_its_message_stood() -> None:
 
 
 def test_a_message_sent_again_makes_the_letter_that_is_there() -> None:
-    headers = [*Node("n", "s").event("node-events", ts=TS).headers, (origin.HEADER, origin.pack(FIRST))]
+    headers = [*OWN, (origin.HEADER, origin.pack(FIRST))]
     who, record = letter(bad(headers=headers), "another-id", "s")
     assert (who.producer_id, who.run_id, who.seq, who.ts) == (
         "dlq/node-events/3", run_of("node-events", "topic-id"), 10_542, TS,
@@ -62,8 +66,34 @@ def test_a_message_sent_again_makes_the_letter_that_is_there() -> None:
 )
 def test_a_made_up_origin_counts_for_nothing(header: bytes) -> None:
     """Least of all one in the future: it would forestall a letter that is still to come."""
-    who, _ = letter(bad(headers=[(origin.HEADER, header)]), "id", "s")
+    who, _ = letter(bad(headers=[*OWN, (origin.HEADER, header)]), "id", "s")
     assert (who.producer_id, who.seq) == ("dlq/node-events/0", 7)
+
+
+def test_who_did_not_prove_who_they_are_cannot_hide_their_letter() -> None:
+    forged = [(origin.HEADER, origin.pack(FIRST))]
+    for reason in (Reason.UNSIGNED, Reason.SIGNATURE, Reason.FOREIGN):
+        who, _ = letter(replace(bad(headers=[*OWN, *forged]), reason=reason), "id", "s")
+        assert (who.producer_id, who.seq) == ("dlq/node-events/0", 7), reason
+    who, _ = letter(replace(bad(headers=forged), reason=Reason.IDENTITY), "id", "s")
+    assert who.seq == 7
+
+
+def test_a_signature_is_still_good_when_the_letter_is_sent_again() -> None:
+    """Its key, header and value are what they were; the place it stood first is not signed, and need not be."""
+    keys = site_keys()
+    sent = signed(keys, Node("node-1", SITE).event("node-events", ts=TS))
+    _, record = letter(Bad(FakeMessage(sent, 7), Reason.TOO_OLD, "no", "node-1"), "id", SITE)
+    key = Key(SITE, "node-events", "dlq/node-events/0", 1, 7, TS)
+    kept = Letter(
+        key, "id", 0, TS, "too_old", "no", 301, record["key"], record["value"], record["identity"], record["headers"]
+    )
+    judge = Judge(ConsumeSettings(kafka={}, future_limit_s=1e9), signing=consumer_signing(keys))
+    assert judge.verdict(again(kept)).reason is None
+    unsigned = replace(kept, headers={})
+    assert judge.verdict(again(unsigned)).reason is Reason.UNSIGNED
+    other = replace(kept, value=kept.value[:-1] + bytes([kept.value[-1] ^ 1]))
+    assert judge.verdict(again(other)).reason is Reason.SIGNATURE
 
 
 def test_a_letter_stays_small_enough_for_the_broker() -> None:
