@@ -217,6 +217,37 @@ def signing(nodes: int, messages: int, as_json: bool) -> None:
     print_json(report) if as_json else _print(report)
 
 
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet bench rebuild --gpus 20000 --seconds 120
+  gpufleet bench rebuild --broker embedded --gpus 2000 --seconds 60 --json"""
+)
+@click.option("--broker", type=click.Choice(["embedded", "kafka"]), default="kafka", show_default=True)
+@click.option("--gpus", type=click.IntRange(min=72), default=20_000, show_default=True, help="Size of the fleet.")
+@click.option("--seconds", type=click.IntRange(min=60), default=120, show_default=True, help="Fleet time to send.")
+@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, help="Timed runs; the best one.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the data here. [default: a temporary folder]")
+@json_option
+def rebuild(
+    broker: Literal["embedded", "kafka"], gpus: int, seconds: int, rounds: int, folder: Path | None, as_json: bool
+) -> None:
+    """A rebuild against live ingestion, and the identity filter against the steady path.
+
+    The live consumer drains a fleet's events, then `gpufleet rebuild` reads them once more; both per second and per
+    CPU-second of reader and store. The filter is measured with nothing stored (after a failure) and with everything.
+    """
+    from infra.bench import rebuild as bench
+    from producers.simulator import scenario as scenarios
+
+    with _place(folder) as data:
+        settings = load(config=None, data=None)
+        whole = scenarios.load("colossus1")
+        fleet = scenarios.load("colossus1", nodes=max(1, round(whole.nodes * gpus / whole.gpus)))
+        report = bench.rebuild(data, settings, broker, fleet, seconds, lambda t: click.echo(t, err=True), rounds=rounds)
+    print_json(report) if as_json else _print(report)
+
+
 def _divides_a_minute(ticks: int) -> None:
     if 60 % ticks:
         raise UsageError(f"--ticks must divide a minute, since no event crosses one: 1, 2, 3, 5, 6 ..., found {ticks}")

@@ -75,7 +75,7 @@ def command(
 
     client = connect_store(settings, admin=True)
     try:
-        work = _work(settings, client, table, max_rows_per_s, say)
+        work = work_on(settings, client, table, max_rows_per_s, say)
         if discard:
             there = work.discard()
             if as_json:
@@ -121,7 +121,10 @@ def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, 
     return report
 
 
-def _work(settings: Settings, client: Client, table: str, rate: float | None, say: Say) -> EventRebuild | WindowRebuild:
+def work_on(
+    settings: Settings, client: Client, table: str, rate: float | None, say: Say
+) -> EventRebuild | WindowRebuild:
+    """The rebuild of a table with these settings. UsageError for a table that cannot be rebuilt."""
     from consumers.clock import SystemClock
     from consumers.rebuild.events import EventRebuild, Means
     from consumers.rebuild.tables import EVENTS, PROJECTIONS, TABLES
