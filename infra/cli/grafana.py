@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -71,7 +71,14 @@ def apply(settings: Settings, customers: tuple[str, ...], prune: bool, dry_run: 
     "--secrets-dir", default="", metavar="DIR",
     help="Refer to secrets as files there ($__file{DIR/NAME}). [default: as environment variables]",
 )  # fmt: skip
-@click.option("--notify", is_flag=True, help="Also contact points and the notification policy of Grafana's own.")
+@click.option(
+    "--notify", is_flag=True,
+    help="Also contact points and policies. Grafana replaces an organisation's whole policy tree by a file's.",
+)  # fmt: skip
+@click.option(
+    "--policies", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    help="With --notify: the policies of today as Grafana exports them (YAML), which our route is put into.",
+)  # fmt: skip
 @json_option
 @settings_options
 def render(
@@ -81,30 +88,45 @@ def render(
     customers: tuple[str, ...],
     secrets_dir: str,
     notify: bool,
+    policies: Path | None,
     as_json: bool,
 ) -> None:
     """Write Grafana's provisioning folder, without any secret in it.
 
     Environment variables it then needs: GPUFLEET_OPERATOR_PASSWORD, GPUFLEET_TENANT_NAME_PASSWORD for each customer,
-    and with --notify GPUFLEET_PAGE_WEBHOOK and GPUFLEET_TICKET_WEBHOOK. With --secrets-dir: the files
-    operator.password, NAME.password, page.webhook and ticket.webhook.
+    and with --notify GPUFLEET_PAGE_WEBHOOK, GPUFLEET_TICKET_WEBHOOK and, for customers with a file in
+    grafana.customer_webhook_dir, GPUFLEET_TENANT_NAME_WEBHOOK. With --secrets-dir: the files operator.password,
+    NAME.password, page.webhook, ticket.webhook and NAME.webhook.
     """
-    from infra.grafana.provisioning.desired import MAIN_ORG
+    from infra.grafana.provisioning.desired import MAIN_ORG, Told
     from infra.grafana.provisioning.tree import tree, write
 
     def secret(name: str, variable: str) -> str:
         return f"$__file{{{secrets_dir.rstrip('/')}/{name}}}" if secrets_dir else f"${variable}"
 
+    if policies is not None and not notify:
+        raise UsageError("--policies says what --notify puts our route into: give both")
     sources = {MAIN_ORG: _operator(settings, secret("operator.password", "GPUFLEET_OPERATOR_PASSWORD"), reference=True)}
+    page, ticket = secret("page.webhook", "GPUFLEET_PAGE_WEBHOOK"), secret("ticket.webhook", "GPUFLEET_TICKET_WEBHOOK")
+    told = {MAIN_ORG: Told(page, ticket)} if notify else {}
     for text in customers:
         tenant, _, number = text.partition("=")
         if not number.isascii() or not number.isdigit() or int(number) <= MAIN_ORG or int(number) in sources:
             raise UsageError(f"--customer expects TENANT=ORG, a number of its own above {MAIN_ORG}, found {text!r}")
-        variable = f"GPUFLEET_TENANT_{tenant.upper().replace('-', '_')}_PASSWORD"
-        sources[int(number)] = _customer(settings, tenant, secret(f"{tenant}.password", variable), reference=True)
-    page, ticket = secret("page.webhook", "GPUFLEET_PAGE_WEBHOOK"), secret("ticket.webhook", "GPUFLEET_TICKET_WEBHOOK")
-    made = tree(sources, path or str(output.absolute()), *((page, ticket) if notify else ()))
+        variable = f"GPUFLEET_TENANT_{tenant.upper().replace('-', '_')}"
+        password = secret(f"{tenant}.password", f"{variable}_PASSWORD")
+        sources[int(number)] = _customer(settings, tenant, password, reference=True)
+        if notify and _webhook(settings, tenant):
+            told[int(number)] = Told(secret(f"{tenant}.webhook", f"{variable}_WEBHOOK"))
+    made = tree(sources, path or str(output.absolute()), told, _exported(policies) if policies else {})
     written, deleted = write(output, made)
+    if told and not as_json:
+        kept = f"; {policies} is part of it" if policies else "; --policies FILE keeps what is there, `apply` as well"
+        click.echo(
+            "alerting/gpufleet-policies.yaml: Grafana replaces the whole notification policy of organisation"
+            f" {', '.join(map(str, told))} by it{kept}",
+            err=True,
+        )
     if as_json:
         print_json({"output": str(output), "files": sorted(made), "written": written, "deleted": deleted})
         return
@@ -116,10 +138,21 @@ def render(
         click.echo(f"{output}: {len(made)} files, nothing to change")
 
 
+def _exported(file: Path) -> dict[int, dict[str, Any]]:
+    """Policy trees by organisation, of a file as Grafana exports it."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return {int(tree.get("orgId", 1)): dict(tree) for tree in document["policies"]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UsageError(f"{file}: expected policies as Grafana exports them (YAML), found {error!r}") from None
+
+
 def _reconcile(settings: Settings, customers: tuple[str, ...], *, prune: bool, dry: bool, as_json: bool) -> int:
     from infra.grafana.provisioning.api import Grafana, Login
-    from infra.grafana.provisioning.desired import organisation
-    from infra.grafana.provisioning.reconcile import Reconciler, Told
+    from infra.grafana.provisioning.desired import Told, organisation
+    from infra.grafana.provisioning.reconcile import Reconciler
 
     held = settings.grafana
     login = Login(
@@ -139,17 +172,20 @@ def _reconcile(settings: Settings, customers: tuple[str, ...], *, prune: bool, d
             f" ({', '.join(names)}) set grafana.user and grafana.password_file of a server administrator,"
             " or leave them out with --customer ''"
         )
-    wanted = [organisation("", _operator(settings, _password(settings)))]
-    wanted += [organisation(name, _customer(settings, name, _tenant_password(settings, name))) for name in names]
-    grafana = Grafana(login)
-    version = grafana.check()
-    grafana.check_plugin()
     told = Told(
         held.page_webhook.get_secret_value() if held.page_webhook else "",
         held.ticket_webhook.get_secret_value() if held.ticket_webhook else "",
     )
+    wanted = [organisation("", _operator(settings, _password(settings)), told)]
+    wanted += [
+        organisation(name, _customer(settings, name, _tenant_password(settings, name)), Told(_webhook(settings, name)))
+        for name in names
+    ]
+    grafana = Grafana(login)
+    version = grafana.check()
+    grafana.check_plugin()
     changes = []
-    for change in Reconciler(grafana, dry=dry, prune=prune, told=told).run(wanted):
+    for change in Reconciler(grafana, dry=dry, prune=prune).run(wanted):
         changes.append(change)
         if not as_json:
             click.echo(str(change))
@@ -211,6 +247,17 @@ def _password(settings: Settings) -> str:
             f"no password for the operator's data source: set store.password_file of {settings.store.user!r}"
         )
     return settings.store.password.get_secret_value()
+
+
+def _webhook(settings: Settings, tenant: str) -> str:
+    """Where a customer's alerts go; empty = as its organisation has it."""
+    folder = settings.grafana.customer_webhook_dir
+    if folder is None:
+        return ""
+    if not folder.is_dir():
+        raise UsageError(f"grafana.customer_webhook_dir: expected a folder of files TENANT.webhook, found {folder}")
+    file = folder / f"{tenant}.webhook"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def _tenant_password(settings: Settings, tenant: str) -> str:

@@ -383,6 +383,9 @@ class GrafanaSettings(Section):
     page_webhook_file: Path | None = Field(None, description="File that holds page_webhook.")
     ticket_webhook: SecretStr | None = Field(None, description="URL that tickets go to; unset = page_webhook.")
     ticket_webhook_file: Path | None = Field(None, description="File that holds ticket_webhook.")
+    customer_webhook_dir: Path | None = Field(
+        None, description="Folder of files TENANT.webhook: the URL that a customer's alerts go to; no file = as it is."
+    )
 
 
 class Sections(Section):

@@ -49,6 +49,32 @@ def test_from_nothing_to_everything_and_then_nothing_to_do(command: Command) -> 
         assert not org.points
 
 
+def test_a_customer_with_a_webhook_is_told_in_its_own_organisation(command: Command) -> None:
+    """Planned, made, changed and left alone there; the others' organisations stay as they are."""
+    folder = command.folder / "hooks"
+    folder.mkdir()
+    (folder / "anthropic.webhook").write_text("https://customer.example/secret-hook\n")
+    hooks = {"GPUFLEET_GRAFANA_CUSTOMER_WEBHOOK_DIR": str(folder)}
+    planned = command.changes("plan", **hooks)
+    applied = command.changes("apply", **hooks)
+    kinds = {"contact point", "notification policy"}
+    told = [(c["organisation"], c["kind"], c["name"]) for c in applied if c["kind"] in kinds]
+    assert told == [(c["organisation"], c["kind"], c["name"]) for c in planned if c["kind"] in kinds]
+    assert [(org, kind) for org, kind, _ in told] == [("anthropic", "contact point")] * 2 + [
+        ("anthropic", "notification policy")
+    ]
+    org = command.grafana.org("anthropic")
+    assert {point["settings"]["url"] for point in org.points.values()} == {"https://customer.example/secret-hook"}
+    org.policy["routes"].append({"receiver": "grafana-default-email", "object_matchers": [["team", "=", "x"]]})
+    org.policy["routes"][0]["repeat_interval"] = "9h"
+    [change] = command.changes("plan", **hooks)
+    assert change["detail"] == "route, beside 1 other"
+    command.changes("apply", **hooks)
+    assert command.changes("plan", **hooks) == []
+    assert len(org.policy["routes"]) == 2
+    assert not command.grafana.org("nimbus").points
+
+
 def test_only_what_differs_is_changed(command: Command) -> None:
     only = ("--customer", "anthropic")
     command.changes("apply", *only, **HOOKS)
@@ -72,7 +98,7 @@ def test_only_what_differs_is_changed(command: Command) -> None:
         ("update", "rule group", rule["ruleGroup"]): f"{rule['uid']}.for",
         ("delete", "rule", "stale"): "its group 'gone' is no more",
         ("update", "contact point", "gpufleet page"): "settings.url",
-        ("update", "notification policy", "gpufleet alerts"): "route",
+        ("update", "notification policy", "gpufleet alerts"): "route, beside 1 other",
     }
     assert org.secrets["gpufleet-customer"]["password"] == "rotated"
     assert org.boards["gpufleet-usage"]["dashboard"]["version"] == 2

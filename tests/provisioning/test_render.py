@@ -31,7 +31,8 @@ def loaded(folder: Path) -> dict[str, Any]:
 
 
 def test_the_operators_grafana(tmp_path: Path) -> None:
-    render(tmp_path, "--path", "/etc/grafana/provisioning", "--notify")
+    said = render(tmp_path, "--path", "/etc/grafana/provisioning", "--notify")
+    assert "Grafana replaces the whole notification policy of organisation 1" in said.output
     files = loaded(tmp_path)
     [source] = files["datasources/gpufleet.yaml"]["datasources"]
     assert (source["orgId"], source["uid"], source["type"]) == (1, "gpufleet-operator", TYPE)
@@ -47,7 +48,46 @@ def test_the_operators_grafana(tmp_path: Path) -> None:
     ]  # fmt: skip
     names = {point["name"] for point in points}
     [policy] = files["alerting/gpufleet-policies.yaml"]["policies"]
-    assert {policy["receiver"], *(route["receiver"] for route in policy["routes"])} == names
+    assert policy["receiver"] == "grafana-default-email", "what is not ours goes where Grafana sends it"
+    [ours] = policy["routes"]
+    assert {ours["receiver"], *(route["receiver"] for route in ours["routes"])} == names
+
+
+def test_our_route_is_put_into_the_policies_of_today(tmp_path: Path) -> None:
+    theirs = {"receiver": "oncall", "object_matchers": [["team", "=", "web"]], "group_wait": "5s"}
+    exported = {"apiVersion": 1, "policies": [{"orgId": 1, "receiver": "mail $me", "routes": [theirs]}]}
+    (tmp_path / "today.yaml").write_text(yaml.safe_dump(exported))
+    said = render(tmp_path / "out", "--notify", "--policies", str(tmp_path / "today.yaml"))
+    assert "today.yaml is part of it" in said.output
+    [policy] = loaded(tmp_path / "out")["alerting/gpufleet-policies.yaml"]["policies"]
+    assert (policy["orgId"], policy["receiver"]) == (1, "mail $$me")
+    assert policy["routes"][1:] == [theirs]
+    assert policy["routes"][0]["object_matchers"] == [["grafana_folder", "=", "gpufleet alerts"]]
+
+
+@pytest.mark.parametrize("text", ["", "policies: 3", "a: [", "policies: [x]"])
+def test_policies_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "today.yaml").write_text(text)
+    words = ["grafana", "render", "--output", str(tmp_path / "x"), "--policies", str(tmp_path / "today.yaml")]
+    assert CliRunner().invoke(cli, words).exit_code == 2, "without --notify"
+    done = CliRunner().invoke(cli, [*words, "--notify"], env=SECRETS)
+    assert (done.exit_code, "as Grafana exports them" in done.output) == (2, True), done.output
+
+
+def test_a_customers_alerts_go_where_its_file_says(tmp_path: Path) -> None:
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "anthropic.webhook").write_text("https://secret-hook.example\n")
+    hooks = {**SECRETS, "GPUFLEET_GRAFANA_CUSTOMER_WEBHOOK_DIR": str(tmp_path / "hooks")}
+    words = ["grafana", "render", "--output", str(tmp_path / "out"), "--notify"]
+    done = CliRunner().invoke(cli, [*words, "--customer", "anthropic=2", "--customer", "nimbus=3"], env=hooks)
+    assert done.exit_code == 0, done.output
+    files = loaded(tmp_path / "out")
+    points = files["alerting/gpufleet-contact-points.yaml"]["contactPoints"]
+    urls = {(p["orgId"], p["name"]): p["receivers"][0]["settings"]["url"] for p in points}
+    assert {org for org, _ in urls} == {1, 2}
+    assert urls[2, "gpufleet page"] == urls[2, "gpufleet ticket"] == "$GPUFLEET_TENANT_ANTHROPIC_WEBHOOK"
+    policies = files["alerting/gpufleet-policies.yaml"]["policies"]
+    assert [policy["orgId"] for policy in policies] == [1, 2]
 
 
 def test_customers_get_their_own_in_their_organisations(tmp_path: Path) -> None:

@@ -21,6 +21,17 @@ MAIN_ORG: Final = 1
 
 
 @dataclass(frozen=True)
+class Told:
+    """Webhooks for pages and tickets; without ``page`` who is told stays as it is."""
+
+    page: str = ""
+    ticket: str = ""
+
+    def __repr__(self) -> str:
+        return f"Told(page={bool(self.page)}, ticket={bool(self.ticket)})"
+
+
+@dataclass(frozen=True)
 class Organisation:
     """One organisation and what belongs into it."""
 
@@ -31,6 +42,7 @@ class Organisation:
     boards: Sequence[Json] = field(default_factory=tuple)
     groups: Sequence[Json] = field(default_factory=tuple)
     """Rule groups in the form of Grafana's provisioning files, without orgId."""
+    told: Told = Told()
 
 
 def boards(audience: Audience) -> list[Json]:
@@ -55,12 +67,12 @@ def groups(audience: Audience) -> list[Json]:
     return [{key: value for key, value in group.items() if key != "orgId"} for group in document["groups"]]
 
 
-def organisation(name: str, source: Source) -> Organisation:
+def organisation(name: str, source: Source, told: Told | None = None) -> Organisation:
     """The operator's organisation (empty name) or a customer's, with everything in it."""
     audience: Audience = "customer" if name else "operator"
     if source.uid != (CUSTOMER_UID if name else OPERATOR_UID):
         raise ValueError(f"{source.uid} is not the data source of {name or 'the operator'}")
-    return Organisation(name, audience, source, boards(audience), groups(audience))
+    return Organisation(name, audience, source, boards(audience), groups(audience), told or Told())
 
 
 def seconds(duration: str | int | None) -> int:

@@ -1,7 +1,8 @@
 """Who is told: contact points, and the route of our alerts in the operator's notification policy.
 
-Pages and tickets go to two webhooks (an incident tool, a queue). Customers' organisations get none: whom a customer
-tells is the customer's business.
+The operator's pages and tickets go to two webhooks (an incident tool, a queue); a customer's alerts to one of its own,
+where one is given: whom a customer tells is the customer's business. Only our route in a policy tree is ours; a tree
+that a file provisions is replaced as a whole by Grafana, which is why `render` says so and can merge into one.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def route() -> dict[str, Any]:
             }
         ],
     }
+
+
+def bare_tree() -> dict[str, Any]:
+    """The policy tree of a new organisation: everything to Grafana's own default, ours to us."""
+    return with_route({"receiver": "grafana-default-email", "group_by": ["grafana_folder", "alertname"]})
 
 
 def with_route(tree: dict[str, Any]) -> dict[str, Any]:

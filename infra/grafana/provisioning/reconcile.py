@@ -58,19 +58,11 @@ class Change:
         return f"{sign} {self.kind} {self.name}{where}" + (f": {self.detail}" if self.detail else "")
 
 
-@dataclass(frozen=True)
-class Told:
-    """Webhooks for pages and tickets; both empty = who is told stays as it is."""
-
-    page: str = ""
-    ticket: str = ""
-
-
 class Reconciler:
     """Walks through the organisations. With ``dry`` nothing is sent but questions."""
 
-    def __init__(self, grafana: Grafana, *, dry: bool, prune: bool = False, told: Told | None = None) -> None:
-        self._grafana, self._dry, self._prune, self._told = grafana, dry, prune, told or Told()
+    def __init__(self, grafana: Grafana, *, dry: bool, prune: bool = False) -> None:
+        self._grafana, self._dry, self._prune = grafana, dry, prune
 
     def run(self, organisations: Sequence[Organisation]) -> Iterator[Change]:
         """The changes in the order they are made; each is made (unless dry) before the next is looked for."""
@@ -113,7 +105,7 @@ class Reconciler:
         yield from self._boards(here, wanted, folder)
         alerts = yield from self._folder(here, wanted, ALERTS_UID, ALERTS_TITLE)
         yield from self._rules(here, wanted, alerts)
-        if here is not None and wanted.audience == "operator" and self._told.page:
+        if wanted.told.page:
             yield from self._notifications(here, wanted)
 
     def _source(self, here: Grafana | None, wanted: Organisation) -> Iterator[Change]:
@@ -232,24 +224,29 @@ class Reconciler:
                     lambda uid=rule["uid"]: _here(here).delete_rule(uid),  # type: ignore[misc]
                 )  # fmt: skip
 
-    def _notifications(self, here: Grafana, wanted: Organisation) -> Iterator[Change]:
+    def _notifications(self, here: Grafana | None, wanted: Organisation) -> Iterator[Change]:
         org = wanted.name or "the operator's"
-        held = {point["name"]: point for point in here.contact_points()}
-        for point in notify.contact_points(self._told.page, self._told.ticket or self._told.page):
+        held = {point["name"]: point for point in here.contact_points()} if here else {}
+        for point in notify.contact_points(wanted.told.page, wanted.told.ticket or wanted.told.page):
             found = held.get(point["name"])
             if found is None:
                 yield Change(
                     "create", "contact point", point["name"], org, "",
-                    lambda point=point: here.create_contact_point(point),  # type: ignore[misc]
+                    lambda point=point: _here(here).create_contact_point(point),  # type: ignore[misc]
                 )  # fmt: skip
             elif differing := _differences({k: v for k, v in point.items() if k != "uid"}, found):
                 yield Change(
                     "update", "contact point", point["name"], org, ", ".join(differing),
-                    lambda point=point, uid=found["uid"]: here.update_contact_point(uid, {**point, "uid": uid}),  # type: ignore[misc]
+                    lambda point=point, uid=found["uid"]: _here(here).update_contact_point(uid, {**point, "uid": uid}),  # type: ignore[misc]
                 )  # fmt: skip
-        tree = here.policy()
+        tree = here.policy() if here else {}
         if (changed := notify.with_route(tree)) != tree:
-            yield Change("update", "notification policy", ALERTS_TITLE, org, "route", lambda: here.save_policy(changed))
+            others = len(changed["routes"]) - 1
+            kept = f", beside {others} other{'' if others == 1 else 's'}" if others else ""
+            yield Change(
+                "update", "notification policy", ALERTS_TITLE, org, f"route{kept}",
+                lambda: _here(here).save_policy(changed),
+            )  # fmt: skip
 
 
 def _here(grafana: Grafana | None) -> Grafana:

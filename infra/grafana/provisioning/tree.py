@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from infra.grafana.provisioning import notify
 from infra.grafana.provisioning.datasource import Source
-from infra.grafana.provisioning.desired import FOLDER_TITLE, FOLDER_UID, MAIN_ORG, Audience, boards, rules_text
+from infra.grafana.provisioning.desired import FOLDER_TITLE, FOLDER_UID, MAIN_ORG, Audience, Told, boards, rules_text
 
 HEAD: Final = "# Made by `gpufleet grafana render`: changes are lost.\n"
 
@@ -35,11 +35,18 @@ def escaped(value: Any) -> Any:
     return value
 
 
-def tree(sources: Mapping[int, Source], path: str, page: str = "", ticket: str = "") -> dict[str, str]:
-    """Relative path -> text. ``sources`` by organisation; secrets in them, ``page`` and ``ticket`` are references.
+def tree(
+    sources: Mapping[int, Source],
+    path: str,
+    told: Mapping[int, Told] | None = None,
+    policies: Mapping[int, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """Relative path -> text. ``sources`` and ``told`` by organisation; secrets in them are references.
 
-    ``path`` is where Grafana sees the folder. Without ``page`` nothing is said about who is told.
+    ``path`` is where Grafana sees the folder. Of organisations not in ``told`` nothing is said about who is told.
+    ``policies``: notification policies as they are, into which our route is put; they mean themselves.
     """
+    bare = notify.bare_tree()
     made = {
         "datasources/gpufleet.yaml": _yaml(
             {"apiVersion": 1, "prune": True, "datasources": [_source(org, source) for org, source in sources.items()]}
@@ -55,18 +62,22 @@ def tree(sources: Mapping[int, Source], path: str, page: str = "", ticket: str =
     for used in sorted({_audience(org) for org in sources}):
         for board in boards(used):
             made[f"gpufleet/{used}/{board['uid']}.json"] = json.dumps(board, indent=2, ensure_ascii=False) + "\n"
-    if page:
+    if told:
         points = [
             {
-                "orgId": MAIN_ORG,
+                "orgId": org,
                 "name": escaped(point["name"]),
                 "receivers": [{key: point[key] for key in ("uid", "type", "settings", "disableResolveMessage")}],
             }
-            for point in notify.contact_points(page, ticket or page)
+            for org, whom in told.items()
+            for point in notify.contact_points(whom.page, whom.ticket or whom.page)
         ]
         made["alerting/gpufleet-contact-points.yaml"] = _yaml({"apiVersion": 1, "contactPoints": points})
-        policy = {"orgId": MAIN_ORG, **escaped({k: v for k, v in notify.route().items() if k != "object_matchers"})}
-        made["alerting/gpufleet-policies.yaml"] = _yaml({"apiVersion": 1, "policies": [policy]})
+        trees = [
+            {"orgId": org, **escaped(notify.with_route(dict(held)) if (held := (policies or {}).get(org)) else bare)}
+            for org in told
+        ]
+        made["alerting/gpufleet-policies.yaml"] = _yaml({"apiVersion": 1, "policies": trees})
     return made
 
 
