@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS gpufleet.node_events
     node_id String COMMENT 'Node the fact is about.' CODEC(ZSTD(1)),
     rack LowCardinality(String) COMMENT 'Rack the node stands in.' CODEC(ZSTD(1)),
     host_boot_id LowCardinality(String) COMMENT 'The kernel\'s boot id.' CODEC(ZSTD(1)),
-    event LowCardinality(String) COMMENT 'xid, sxid, ecc_dbe, row_remap, throttle_begin, throttle_end, link_error, link_down, link_up, gpu_lost, gpu_found, driver_reload, source_down, source_up, agent_start, agent_stop, maintenance_begin, maintenance_end, lifecycle, events_dropped (value = topic, occurrences = how many the agent gave up).' CODEC(ZSTD(1)),
+    event LowCardinality(String) COMMENT 'xid, sxid, ecc_dbe, row_remap, throttle_begin, throttle_end, link_error, link_down, link_up, gpu_lost, gpu_found, driver_reload, source_down, source_up, agent_start, agent_stop, maintenance_begin, maintenance_end, lifecycle, events_dropped (value = topic, occurrences = how many were given up), events_thinned (value = topic: a full spool made few events of many), spool_backlog (value = topic: what waited for the broker is being sent), spool_drained (nothing waits any more). value of source_down and source_up: the source, spool or journal (the node\'s disk refuses).' CODEC(ZSTD(1)),
     source LowCardinality(String) COMMENT 'Who saw it: nvml, kmsg, dcgm, host, nic, agent, operator, simulator.' CODEC(ZSTD(1)),
     gpu_index Nullable(Int32) COMMENT 'GPU on the node; null when the fact is about the whole node.' CODEC(ZSTD(1)),
     gpu_uuid Nullable(FixedString(16)) COMMENT 'UUID of the GPU, 16 bytes.' CODEC(ZSTD(1)),
