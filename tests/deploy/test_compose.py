@@ -22,6 +22,8 @@ from infra.clickhouse.users import OPERATOR, WRITER
 from infra.config.leaves import by_variable
 from infra.embedded.store.process import StoreProcess
 from infra.grafana.provisioning.datasource import PLUGIN_VERSION, TYPE
+from producers.simulator import scenario as scenarios
+from schemas.signing_keys import parse_site_keys, sites
 
 DEPLOY = Path(__file__).parents[2] / "infra" / "deploy"
 ROOT = DEPLOY.parents[1]
@@ -48,7 +50,9 @@ def test_a_secret_is_read_only_where_it_is_mounted(compose: dict[str, Any]) -> N
     scripts = {"clickhouse": (DEPLOY / "clickhouse" / "initdb.d" / "10-users.sh").read_text()}
     for name, service in compose["services"].items():
         text = f"{service.get('environment')} {service.get('entrypoint')} {service.get('command')} {scripts.get(name)}"
-        named = set(re.findall(r"/run/secrets/([a-z-]+\.password)", text)) | set(re.findall(r"\(secret (\S+?)\)", text))
+        named = set(re.findall(r"/run/secrets/([a-z-]+\.(?:password|keys))\b", text)) | set(
+            re.findall(r"\(secret (\S+?)\)", text)
+        )
         assert named <= set(service.get("secrets", [])), name
         for variable, value in service.get("environment", {}).items():
             assert "password" not in variable.lower() or str(value).startswith("/run/secrets/"), (name, variable)
@@ -99,13 +103,41 @@ def test_scripts_parse_and_can_be_run(script: str) -> None:
     subprocess.run(["bash", "-n", path], check=True)
 
 
+def compose_site(compose: dict[str, Any]) -> str:
+    """The site's name where nobody sets GPUFLEET_SITE."""
+    named = str(compose["services"]["consumer"]["environment"]["GPUFLEET_SITE_NAME"])
+    return named.removeprefix("${GPUFLEET_SITE:-").removesuffix("}")
+
+
+def test_events_are_signed_and_unsigned_ones_refused(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for name in ("consumer", "simulator"):
+        environment = services[name]["environment"]
+        assert environment["GPUFLEET_SIGNING_MODE"] == "require"
+        keys = Path(environment["GPUFLEET_SIGNING_SITE_KEYS_FILE"])
+        assert f"keys:{keys.parent}:ro" in services[name]["volumes"]
+        assert services[name]["depends_on"]["keys"]["condition"] == "service_completed_successfully"
+    [script] = services["keys"]["command"]
+    assert f"mv {keys}.new {keys}" in script
+    assert "-m 0400 -o gpufleet" in script, "readable by the image's user alone, or gpufleet refuses the file"
+    assert "useradd --uid 10001 --create-home gpufleet" in (DEPLOY / "Dockerfile").read_text()
+    others = [name for name, service in services.items() if "keys:/keys:ro" in service.get("volumes", [])]
+    assert sorted(others) == ["consumer", "simulator"], "nobody else needs the site's keys"
+
+
 def test_secrets_are_made_once(tmp_path: Path, compose: dict[str, Any]) -> None:
     shutil.copy(DEPLOY / "secrets.sh", tmp_path)
     subprocess.run([tmp_path / "secrets.sh"], check=True)
     made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     assert made.keys() == set(compose["secrets"])
     assert len(set(made.values())) == len(made)
+    signing = made.pop("site.keys")
     assert all(re.fullmatch(r"[0-9a-f]{48}", text) for text in made.values())
+    keys = parse_site_keys(signing, "site.keys")
+    simulated = {scenarios.load("small").site}
+    assert set(sites(keys)) == {compose_site(compose), *simulated}
+    assert stat.S_IMODE((tmp_path / "secrets" / "site.keys").stat().st_mode) == 0o600
+    made["site.keys"] = signing
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     subprocess.run([tmp_path / "secrets.sh"], check=True)
     assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
