@@ -281,7 +281,7 @@ def _from_counters(window: Range, only: str) -> str:
                                     toString({last("pcie_link_width_max")}))),
                             (gpu, if({last("nvlink_links_active")} >= 0
                                     AND {last("nvlink_links_active")} < counts[indexOf(gpus, gpu)],
-                                'nvlink_inactive', ''), 'reset_gpu',
+                                'nvlink_inactive', ''), 'check_link',
                                 concat(toString({last("nvlink_links_active")}), ' of ',
                                     toString(counts[indexOf(gpus, gpu)]), ' links'))],
                         gpu_index, arrayEnumerate(gpu_index)))) AS states

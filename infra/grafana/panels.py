@@ -89,6 +89,7 @@ def timeseries(
     bars: bool = False,
     colours: Mapping[str, str] | None = None,
     dashed: Sequence[str] = (),
+    beside: Sequence[str] = (),
     bottom: float | None = 0,
     top: float | None = None,
     decimals: int | None = None,
@@ -97,7 +98,8 @@ def timeseries(
     interval: str = "1m",
     legend: bool = True,
 ) -> Panel:
-    """Lines, or stacked areas, or bars, over time. ``dashed`` names limits, drawn as a dashed line without a fill."""
+    """Lines, or stacked areas, or bars, over time. ``dashed`` names limits, drawn as a dashed line without a fill;
+    ``beside`` names lines in a panel of bars, which are not part of the stack."""
     panel = _common(timeseries_.Panel(), id_, title, means, do, unit, decimals)
     panel.interval(interval)
     panel.draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
@@ -121,6 +123,15 @@ def timeseries(
             name,
             [
                 model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+                model.DynamicConfigValue("custom.fillOpacity", 0),
+                model.DynamicConfigValue("custom.stacking", {"group": "A", "mode": "none"}),
+            ],
+        )
+    for name in beside:
+        panel.override_by_name(
+            name,
+            [
+                model.DynamicConfigValue("custom.drawStyle", "line"),
                 model.DynamicConfigValue("custom.fillOpacity", 0),
                 model.DynamicConfigValue("custom.stacking", {"group": "A", "mode": "none"}),
             ],

@@ -6,6 +6,7 @@ of windows is read with FINAL; a range of weeks is answered from hours; raw even
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,17 @@ def raw(column: str = "event_ts") -> str:
     return f"{column} > greatest($__fromTime, $__toTime - {RAW_S}) AND {column} <= $__toTime"
 
 
+def samples(view: str, lines: Mapping[str, str], scope: str) -> str:
+    """Raw samples of the last 15 minutes of the range, second by second where there is room; ``lines``: name -> SQL."""
+    columns = ",\n    ".join(f'{expression} AS "{name}"' for name, expression in lines.items())
+    return f"""SELECT toStartOfInterval(sample_ts, toIntervalSecond(greatest($__interval_s, 1))) AS time,
+    {columns}
+FROM gpufleet.{view}
+WHERE {raw()} AND {scope}
+GROUP BY time
+ORDER BY time"""
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
     """Measures kept in fine windows and in hours. Short ranges read the fine ones; long ones the hours, and the fine
@@ -78,22 +90,23 @@ class Windows:
     def _long(self) -> str:
         return f"{RANGE_S} > {self.hours * 3600}"
 
-    def rows(self, columns: str, where: str = "1") -> str:
+    def rows(self, columns: str, where: str = "1", *, fine: str = "") -> str:
         """A subquery: ts, window_s (length of the row's window, seconds) and ``columns``; closed windows only (the
-        newest 10 seconds are still filling when the next have begun)."""
+        newest 10 seconds are still filling when the next have begun). ``fine``: the columns as fine windows have them,
+        where they are called otherwise."""
         fine_from = (
             f"if({self._long}, toStartOfHour($__toTime), $__fromTime)"
             if self.coarse
             else f"greatest($__fromTime, $__toTime - {self.hours * 3600})"
         )
-        fine = (
-            f"SELECT ts, {self.fine_s} AS window_s, {columns}\n    FROM gpufleet.{self.fine} FINAL\n"
+        minutes = (
+            f"SELECT ts, {self.fine_s} AS window_s, {fine or columns}\n    FROM gpufleet.{self.fine} FINAL\n"
             f"    WHERE ts >= {fine_from} AND ts <= $__toTime - {max(self.fine_s, 20)} AND {where}"
         )
         if not self.coarse:
-            return f"(\n    {fine}\n)"
+            return f"(\n    {minutes}\n)"
         return (
-            f"(\n    {fine}\n    UNION ALL\n"
+            f"(\n    {minutes}\n    UNION ALL\n"
             f"    SELECT ts, 3600 AS window_s, {columns}\n    FROM gpufleet.{self.coarse} FINAL\n"
             f"    WHERE {self._long} AND ts >= $__fromTime AND ts < toStartOfHour($__toTime) AND {where}\n)"
         )
@@ -117,10 +130,35 @@ class Windows:
         return f"(uniqExactIf(ts, window_s = {self.fine_s}) * {self.fine_s} + uniqExactIf(ts, window_s = 3600) * 3600)"
 
     @property
+    def _fill(self) -> str:
+        start = f"toStartOfInterval($__fromTime, toIntervalSecond({self.step}))"
+        return f"time WITH FILL FROM {start} TO $__toTime STEP {self.step}"
+
+    @property
     def gaps(self) -> str:
         """Order of a query whose columns are all Nullable: a point without windows becomes NULL, drawn as a gap."""
-        start = f"toStartOfInterval($__fromTime, toIntervalSecond({self.step}))"
-        return f"ORDER BY time WITH FILL FROM {start} TO $__toTime STEP {self.step}"
+        return f"ORDER BY {self._fill}"
+
+    def by_series(self, points: str) -> str:
+        """Lines of ``points`` (time, series, Value; grouped, not ordered): where no series has a point there is a NULL,
+        so that no line is drawn across missing data."""
+        return f"""SELECT time, series, "Value"
+FROM
+(
+    SELECT time, series, "Value"
+    FROM
+    (
+        SELECT time, toString(series) AS series, toNullable(toFloat64("Value")) AS "Value"
+        FROM
+        (
+{points}
+        )
+        ORDER BY time, series
+    )
+    ORDER BY {self._fill} INTERPOLATE (series AS series)
+)
+WHERE series != ''
+ORDER BY time, series"""
 
 
 FLEET: Final = Windows("fleet_10s", 10, "fleet_1h", 24)
@@ -129,10 +167,10 @@ USAGE: Final = Windows("usage_1m", 60, "usage_1h", 12)
 USAGE_BESIDE_HEALTH: Final = Windows("usage_1m", 60, "usage_1h", 3)
 """Usage in the steps of HEALTH, to be divided by it."""
 GPU: Final = Windows("gpu_1m", 60, "gpu_1h", 24)
-RACK: Final = Windows("rack_1m", 60, "", 7 * 24)
-FACILITY: Final = Windows("facility_1m", 60, "", 7 * 24)
+RACK: Final = Windows("rack_1m", 60, "rack_1h", 7 * 24)
+FACILITY: Final = Windows("facility_1m", 60, "facility_1h", 7 * 24)
 JOB: Final = Windows("job_1m", 60, "", 24)
-SICK: Final = Windows("sick_1m", 60, "", 24)
+SICK: Final = Windows("sick_1m", 60, "sick_1h", 24)
 
 
 def share(part: str, whole: str) -> str:
@@ -145,29 +183,50 @@ def weighted(metric: str) -> str:
     return share(f"sum({metric}_sum)", f"sum({metric}_s)")
 
 
-def gpu_state(scope: str, windows: Windows = SICK) -> str:
-    """State of each GPU and minute as a code of colours.STATES: a subquery of node_id, gpu_index, ts, state.
+def gpu_state(scope: str) -> str:
+    """State of each GPU and window as a code of colours.STATES: a subquery of node_id, gpu_index, ts, state.
 
-    From the minutes in which it reported and those in which something was wrong with it; ``scope`` picks the nodes.
+    From the windows in which it reported and those in which something was wrong with it; ``scope`` picks the nodes.
+    An hour is as its worst minute.
     """
     code = {text: number for number, (text, _) in STATES.items()}
-    bounds = f"ts >= greatest($__fromTime, $__toTime - {windows.hours * 3600}) AND ts <= $__toTime - 60 AND {scope}"
     return f"""(
     SELECT node_id, gpu_index, ts, max(code) AS state
     FROM
     (
         SELECT node_id, gpu_index, ts, {code["healthy"]} AS code
-        FROM gpufleet.gpu_1m FINAL
-        WHERE {bounds}
+        FROM {GPU.rows("node_id, gpu_index", scope)}
         UNION ALL
-        SELECT node_id, gpu_index, ts, multiIf(
+        SELECT node_id, gpu_index, ts, {sick_state()} AS code
+        FROM {SICK.rows("node_id, gpu_index, in_service, reason", scope)}
+    )
+    GROUP BY node_id, gpu_index, ts
+)"""
+
+
+def sick_state() -> str:
+    """Code of colours.STATES of a row of sick_1m or sick_1h."""
+    code = {text: number for number, (text, _) in STATES.items()}
+    return f"""multiIf(
             NOT in_service, {code["not in service"]},
             reason = 'opted_out', {code["opted out"]},
             reason = 'silent', {code["silent"]},
             reason IN ('slowdown', 'temp_high', 'straggler', 'clock_offset'), {code["slowed down"]},
-            {code["sick"]}) AS code
-        FROM gpufleet.sick_1m FINAL
-        WHERE {bounds}
-    )
-    GROUP BY node_id, gpu_index, ts
-)"""
+            {code["sick"]})"""
+
+
+def anything_wrong(name: str, where: str, scope: str) -> str:
+    """Different GPUs with something wrong (``where``, of sick_1m) per point: 0 where the fleet was heard and nothing
+    was, no value where nothing was heard either. ``scope`` picks rows of sick_1m and fleet_10s alike."""
+    return f"""SELECT {SICK.time},
+    toNullable(uniqExactIf((site, node_id, gpu_index), wrong)) AS "{name}"
+FROM
+(
+    SELECT ts, site, toString(node_id) AS node_id, gpu_index, true AS wrong
+    FROM {SICK.rows("site, node_id, gpu_index", f"({where}) AND {scope}")}
+    UNION ALL
+    SELECT ts, site, '' AS node_id, 0 AS gpu_index, false AS wrong
+    FROM {FLEET.rows("site", f"ts <= $__toTime - 60 AND {scope}")}
+)
+GROUP BY time
+{SICK.gaps}"""

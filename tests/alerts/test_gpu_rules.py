@@ -22,7 +22,7 @@ FAULTS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     ("gpu_unclassified", {"reason": "xid_999", "action": "unclassified"}, {"gpu": "0", "code": "xid_999"}),
     ("gpu_hot", {"reason": "temp_high", "action": "check_cooling_and_power"}, {"node": "r1-n1", "gpu": "0"}),
     ("gpu_slowed", {"reason": "slowdown", "action": "check_cooling_and_power"}, {"node": "r1-n1", "gpu": "0"}),
-    ("nvlink_down", {"reason": "nvlink_inactive", "action": "reset_gpu", "gpus": ALL}, {"domain": "r1-n1"}),
+    ("nvlink_down", {"reason": "nvlink_inactive", "action": "check_link", "gpus": ALL}, {"domain": "r1-n1"}),
     ("nic_down", {"reason": "link_down", "action": "check_link", "scope": "node", "gpus": ALL}, {"node": "r1-n1"}),
     ("pcie_downtrained", {"reason": "pcie_downtrained", "action": "reseat_or_replace"}, {"node": "r1-n1", "gpu": "0"}),
     ("silent_node", {"reason": "silent", "action": "check_agent", "gpus": ALL}, {"node": "r1-n1"}),
@@ -81,7 +81,7 @@ def test_the_strongest_action_speaks(bench: Bench) -> None:
     bench.sick(range(5, 15), "xid_79", "reboot_node", scope="node", gpus=ALL)
     bench.sick(range(5, 15), "xid_119", "reset_gpu")
     bench.sick(range(5, 15), "xid_74", "workflow")
-    bench.sick(range(5, 15), "nvlink_inactive", "reset_gpu")
+    bench.sick(range(5, 15), "nvlink_inactive", "check_link")
     bench.sick(range(5, 15), "silent", "check_agent")
     told = []
     for name in ("gpu_reboot", "gpu_reset", "gpu_workflow", "nvlink_down", "silent_node"):
@@ -99,7 +99,7 @@ def test_a_memory_error_that_ends_in_a_replacement_is_not_told_as_a_reset_too(be
 
 def test_a_link_that_is_down_is_not_told_as_a_reset_too(bench: Bench) -> None:
     bench.health(range(20))
-    bench.sick(range(5, 15), "nvlink_inactive", "reset_gpu")
+    bench.sick(range(5, 15), "nvlink_inactive", "check_link")
     assert bench.watch(BY_NAME["gpu_reset"]).to(6, 8, 10, 12).told == []
     assert len(bench.watch(BY_NAME["nvlink_down"]).to(6, 9, 12).told) == 1
 

@@ -342,6 +342,21 @@ def test_a_cap_that_is_nearly_reached(bench: Bench) -> None:
     assert watch.to(31).firing == []
 
 
+def test_power_near_its_cap_and_more_gpus_than_the_quota(bench: Bench) -> None:
+    level = {"tenant": "t", "window_s": 0, "product": "", "valid_from": _micros(bench, -10), "action": "set"}
+    bench.event("tenant-limits", -10, limit_name="gpu_quota", limit_value=32.0, **level)
+    bench.event("tenant-limits", -10, limit_name="power_cap", limit_value=10_000.0, **level)
+    bench.health(range(10), energy_j=200_000)  # two racks: 32 GPUs, 6.7 kW
+    bench.health(range(10, 20), energy_j=290_000)
+    bench.health(range(20, 40), energy_j=200_000, gpus=20)
+    watch = bench.watch(BY_NAME["customer_near_cap"]).to(9)
+    assert watch.states == [], "a quota that is full is what was leased"
+    assert watch.to(12, 18).labels("cap", "of") == [("power", "all of them")]
+    assert watch.texts[0].startswith("96.67% of the cap on power")
+    assert watch.to(22, 28).labels("cap", "of")[1:] == [("GPUs", "all of them")]
+    assert watch.texts[1].startswith("125% of the cap on GPUs")
+
+
 def test_users_being_throttled(bench: Bench) -> None:
     bench.health(range(60))
     usage(bench, range(10))

@@ -24,10 +24,14 @@ class Asking:
         at_us: int | None = None,
         hours: float = 6,
         wanted: Mapping[str, str] | None = None,
+        *,
+        place: int = 0,
     ) -> list[dict[str, Any]]:
-        """Rows of a panel with one query, over ``hours`` that end at ``at_us`` (else: with the day); variables as the
-        board opens with, but for ``wanted``."""
-        [query] = [each for each in self._queries(uid) if each.panel is not None and each.panel.id == panel_id]
+        """Rows of a panel's query (its first, else that of ``place``), over ``hours`` that end at ``at_us`` (else: with
+        the day); variables as the board opens with, but for ``wanted``."""
+        of_panel = [each for each in self._queries(uid) if each.panel is not None and each.panel.id == panel_id]
+        assert place or len(of_panel) == 1, f"{uid}/{panel_id} has {len(of_panel)} queries"
+        query = of_panel[place]
         return self._ask(query, at_us, hours, wanted)
 
     def number(

@@ -126,11 +126,13 @@ class Day:
             found[event["asset_id"]].append(event)
         return found
 
-    def completeness(self, tenant: str = "") -> float:
+    def completeness(self, tenant: str = "", nodes: Sequence[str] | None = None) -> float:
         """GPU-minutes that came in of those that were to be expected, maintenance left out."""
         received = expected = 0
         for minute in range(self.start, self.end, MINUTE_US):
             for name, node in self.nodes.items():
+                if nodes is not None and name not in nodes:
+                    continue
                 if self._away(name, minute) or tenant not in ("", self.tenant_of(name, minute)):
                     continue
                 expected += node.gpus

@@ -16,5 +16,6 @@ EMPTY: Final[dict[str, str]] = {
     "gpufleet-pipeline/panel/19.A": "no audit has run",
     "gpufleet-pipeline/panel/17.A": "no message was refused",
     "gpufleet-pipeline/panel/18.A": "no event has a flaw",
+    "gpufleet-pipeline/panel/20.A": "the simulator spools nothing",
 }
 """``str(query)`` -> the reason."""

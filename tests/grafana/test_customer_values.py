@@ -6,7 +6,11 @@ import statistics
 
 import pytest
 
-from infra.grafana.boards.ids import Delivered, Energy, Throughput, Usage
+from infra.grafana.alerts.rule import Audience
+from infra.grafana.alerts.rules import RULES
+from infra.grafana.boards.common import ANY
+from infra.grafana.boards.ids import Delivered, Energy, Incidents, Throughput, Usage
+from tests.alerts.test_runbooks import commands, sql_of, text_of
 from tests.grafana.asking import Asking
 from tests.grafana.day import HOUR_US, MINUTE_US, Day, micros
 from tests.story import Story
@@ -132,3 +136,40 @@ def test_energy_by_the_gpus_own_counters(ask: Asking, day: Day, tenant: str) -> 
 def test_completeness_of_the_day(ask: Asking, day: Day, tenant: str) -> None:
     found = ask.number(Delivered.UID, Delivered.COMPLETENESS, hours=24)
     assert found == pytest.approx(day.completeness(tenant), abs=0.0005)
+
+
+def test_a_year_of_incidents_is_the_days(ask: Asking) -> None:
+    """The hours of sick GPUs add up to their minutes, and hold the same incidents."""
+    day, year = (ask.rows(Incidents.UID, Incidents.LOST_BY_CAUSE, hours=hours) for hours in (24, 8766))
+    assert {row["cause"]: row["GPU-hours"] for row in year} == {row["cause"]: row["GPU-hours"] for row in day}
+    assert day
+    listed = [ask.rows(Incidents.UID, Incidents.INCIDENTS, hours=hours) for hours in (24, 8766)]
+    found = [{tuple(row[name] for name in ("first_", "last_", "reason", "gpus")) for row in rows} for rows in listed]
+    assert found[0] == found[1]
+
+
+def test_minutes_without_trouble_are_zero_and_minutes_without_data_nothing(ask: Asking, day: Day) -> None:
+    at = day.start + 2 * HOUR_US
+    rows = ask.rows(Incidents.UID, Incidents.SICK_OVER_TIME, at, 4, place=1)
+    values = {micros(row["time"]): row[ANY] for row in rows}
+    before = [value for time, value in values.items() if time < day.start]
+    after = [value for time, value in values.items() if day.start <= time < at - 2 * MINUTE_US]
+    assert set(before) == {None}
+    assert None not in after
+    assert min(after) == 0
+    states = ask.rows(Incidents.UID, Incidents.BY_NODE, hours=24)
+    healthy = [row for row in states if row["Value"] == 0]
+    assert len(healthy) > len(states) / 2, "what was well is drawn, too"
+
+
+def test_a_customer_can_run_what_its_runbooks_say(story: Story) -> None:
+    client = story.tenant("anthropic")
+    ran = 0
+    for rule in RULES:
+        if rule.audience is Audience.CUSTOMER:
+            for words in commands(text_of(rule.name)):
+                if words[:2] == ["gpufleet", "sql"]:
+                    query, parameters = sql_of(words)
+                    client.query(query, parameters=parameters)
+                    ran += 1
+    assert ran >= 3

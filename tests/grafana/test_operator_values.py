@@ -129,8 +129,24 @@ def test_the_feed_trip_is_listed_with_its_times(ask: Asking, story: Story) -> No
     after = fact["until"] + HOUR_US
     [row] = [row for row in ask.rows(Power.UID, Power.FACILITY_EVENTS, after, 6) if row["asset_id"] == fact["feed"]]
     assert row["state"] == "tripped"
-    assert (micros(row["first_"]), micros(row["last_"])) == (fact["at"], fact["until"] - MINUTE_US)
-    assert row["minutes"] == (fact["until"] - fact["at"]) // MINUTE_US
+    assert (micros(row["first_"]), micros(row["last_"])) == (fact["at"], fact["until"])
+    assert row["windows"] == (fact["until"] - fact["at"]) // MINUTE_US
+
+
+def test_a_year_has_the_day_in_hours(ask: Asking, day: Day) -> None:
+    """Racks, facility and sick GPUs: what a range of a year shows is the day's sum, not its end."""
+    fact, year = day.story.fact["feed_trip"], 8766
+    rows = [row for row in ask.rows(Power.UID, Power.FACILITY_EVENTS, hours=year) if row["asset_id"] == fact["feed"]]
+    assert [row["state"] for row in rows] == ["tripped"]
+    assert micros(rows[0]["first_"]) == fact["at"] // HOUR_US * HOUR_US
+    place = day.fleet.racks[0]
+    rack, nodes = place.rack_id, [day.fleet.nodes[index].node_id for index in place.nodes]
+    share = ask.number(Rack.UID, Rack.COMPLETENESS, hours=year, wanted={"rack": rack})
+    assert share == pytest.approx(day.completeness(nodes=nodes), abs=2e-3)
+    hours = ask.rows(Rack.UID, Rack.TEMPERATURE_BY_NODE, hours=year, wanted={"rack": rack})
+    assert {row["series"] for row in hours} == set(nodes)
+    hottest = max(value for m in range(day.start, day.end, MINUTE_US) for value in day.readings(m, "temp_gpu_c", nodes))
+    assert max(row["Value"] for row in hours if row["Value"] is not None) == pytest.approx(hottest)
 
 
 def test_a_coolant_loop_that_lost_its_flow(ask: Asking, day: Day) -> None:

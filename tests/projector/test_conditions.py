@@ -328,10 +328,10 @@ def test_what_the_slow_lane_the_clock_and_the_thermometer_say(bench: Bench, proj
         (0, 1, "clock_offset", "check_clock", "0.75 s off"),
         (0, 1, "temp_high", "check_cooling_and_power", "94 C"),
         (1, 0, "recovery_action", "reboot_node", ""),
-        (1, 1, "nvlink_inactive", "reset_gpu", "17 of 18 links"),
+        (1, 1, "nvlink_inactive", "check_link", "17 of 18 links"),
         (1, 1, "temp_high", "check_cooling_and_power", "96 C"),
         (2, 0, "recovery_action", "reboot_node", ""),
-        (2, 1, "nvlink_inactive", "reset_gpu", "17 of 18 links"),
+        (2, 1, "nvlink_inactive", "check_link", "17 of 18 links"),
     ]
     place = {(r["rack"], r["feed"], r["pdu"], r["cdu"], r["nvlink_domain"], r["gpu_model"]) for r in found}
     assert place == {("n-rack", "feed-1", "pdu-1", "cdu-1", node, "H100")}

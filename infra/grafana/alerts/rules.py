@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.grafana.alerts.packs import capacity, facility, gpu, heat_and_power, jobs, links, nodes, pipeline
+from infra.grafana.alerts.packs import capacity, facility, gpu, heat_and_power, jobs, links, nodes, pipeline, spools
 from infra.grafana.alerts.rule import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -14,6 +14,7 @@ RULES: tuple[Rule, ...] = (
     *jobs.RULES,
     *capacity.RULES,
     *pipeline.RULES,
+    *spools.RULES,
 )
 
 BY_NAME = {rule.name: rule for rule in RULES}

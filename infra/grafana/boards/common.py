@@ -8,10 +8,12 @@ from typing import Final
 from infra.grafana import colours, links, thresholds, units
 from infra.grafana.links import Link
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeseries
-from infra.grafana.query import HEALTH, Windows, newest_sick, share
+from infra.grafana.query import HEALTH, SICK, Windows, anything_wrong, newest_sick, share
 
-HEALTH_BY_RACK: Final = Windows("health_1m", 60, "", 7 * 24)
-"""Health of one rack: hours have no rack, so the range is cut to a week."""
+HEALTH_BY_RACK: Final = Windows("health_1m", 60, "rack_1h", 7 * 24)
+"""Health of one rack: its hours are kept apart from those of the fleet."""
+ANY: Final = "any of them"
+"""Line of all GPUs with something wrong beside the bars per reason: at zero where nothing is, gone without data."""
 
 _COMPLETENESS = (
     "GPU-seconds that came in, of those that were due (GPUs in service, not opted out). Whatever else the board shows "
@@ -133,6 +135,37 @@ GROUP BY time
         width=width,
         height=height,
         colours=colours.THROTTLING,
+    )
+
+
+def sick_over_time(
+    id_: int,
+    title: str,
+    where: str,
+    scope: str,
+    *,
+    means: str,
+    do: str,
+    width: int = 12,
+    count: str = "uniqExact(site, node_id, gpu_index)",
+) -> Panel:
+    """GPUs with something wrong (``where``, of sick_1m) by reason as bars, and all of them as a line."""
+    sql = f"""SELECT {SICK.time}, toString(reason) AS series, {count} AS "Value"
+FROM {SICK.rows("site, node_id, gpu_index, reason", f"({where}) AND {scope}")}
+GROUP BY time, series
+ORDER BY time, series"""
+    return timeseries(
+        id_,
+        title,
+        (sql, anything_wrong(ANY, where, scope)),
+        unit=units.COUNT,
+        width=width,
+        bars=True,
+        stack=True,
+        beside=(ANY,),
+        colours={ANY: colours.NEUTRAL},
+        means=f"{means} The line is all of them: at zero nothing was wrong, where it is broken nothing was heard.",
+        do=do,
     )
 
 

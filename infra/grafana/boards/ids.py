@@ -197,6 +197,7 @@ class Pipeline:
     DEAD_LETTERS = 17
     FLAWS = 18
     AUDITS = 19
+    SPOOLS = 20
 
 
 class Delivered:

@@ -35,7 +35,8 @@ _LIMITS = """limits AS
             argMax(tuple(l.limit_value, toString(l.action)), tuple(l.valid_from, l.ts, l.run_id, l.seq)) AS latest
         FROM gpufleet.tenant_limits AS l
         WHERE flaws = 0 AND l.valid_from <= $__toTime
-            AND limit_name IN ('requests', 'messages', 'input_tokens', 'output_tokens') AND window_s > 0
+            AND (limit_name IN ('requests', 'messages', 'input_tokens', 'output_tokens') AND window_s > 0
+                OR limit_name IN ('gpu_quota', 'power_cap'))
         GROUP BY site, tenant, limit_name, window_s, product, model, tier
     )
     WHERE tupleElement(latest, 2) != 'removed' AND limit_value > 0
@@ -61,9 +62,24 @@ _CAPS = """    SELECT toString(l.site) AS site, toString(l.tenant) AS tenant,
         -- Gateways close their windows a minute late.
         WHERE ts > $__toTime - 691200 AND ts <= $__toTime - 120
     ) AS u ON u.site = l.site AND u.tenant = l.tenant
-    WHERE (l.product = '' OR l.product = u.product) AND (l.model = '' OR l.model = u.model)
+    WHERE l.window_s > 0 AND (l.product = '' OR l.product = u.product) AND (l.model = '' OR l.model = u.model)
         AND (l.tier = '' OR l.tier = u.tier) AND u.ts > toStartOfMinute($__toTime) - 120 - l.window_s
-    GROUP BY site, tenant, cap, of"""
+    GROUP BY site, tenant, cap, of
+    UNION ALL
+    -- Levels, of the newest minute. GPUs up to the quota are what was leased: only more than it is near no more.
+    SELECT toString(l.site) AS site, toString(l.tenant) AS tenant,
+        if(l.limit_name = 'gpu_quota', 'GPUs', 'power') AS cap, 'all of them' AS of,
+        if(l.limit_name = 'gpu_quota' AND h.gpus <= l.limit_value, least(h.gpus / l.limit_value, 0.9),
+            if(l.limit_name = 'gpu_quota', h.gpus, h.power) / l.limit_value) AS value
+    FROM limits AS l
+    INNER JOIN
+    (
+        SELECT site, tenant, sum(gpus) AS gpus, sum(energy_j) / 60 AS power
+        FROM gpufleet.health_1m FINAL
+        WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60 AND (site, ts) IN (SELECT site, minute FROM newest)
+        GROUP BY site, tenant
+    ) AS h ON h.site = l.site AND h.tenant = l.tenant
+    WHERE l.limit_name IN ('gpu_quota', 'power_cap')"""
 _THROTTLED = """    SELECT toString(site) AS site, toString(tenant) AS tenant, toString(product) AS product,
         if(sumIf(requests, ts > $__toTime - 1020) >= 100,
             sumIf(throttled_requests, ts > $__toTime - 1020) / sumIf(requests, ts > $__toTime - 1020), 0) AS value

@@ -6,6 +6,7 @@ that a stronger rule names. Codes that the catalogue ignores have no rule.
 
 from __future__ import annotations
 
+from infra.grafana.alerts.packs.shapes import GPU_BOARD, GPU_LABELS, NODE_BOARD, NODE_LABELS, SITE_BOARD, of_sick
 from infra.grafana.alerts.rule import Owner, Rule, Severity
 from infra.grafana.alerts.sql import (
     GPU,
@@ -17,12 +18,11 @@ from infra.grafana.alerts.sql import (
     TRIPPED,
     answer,
     gpus_with,
-    sick,
 )
 from infra.grafana.alerts.xid import UNCLASSIFIED, WORKFLOW
 from infra.grafana.boards.ids import Gpu, Health, Node
 
-_RESET = "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset') AND reason != 'nvlink_inactive'"
+_RESET = "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset')"
 _REPLACE = "action = 'replace_gpu'"
 _REBOOT = "action = 'reboot_node'"
 _WORKFLOW = f"action IN ({', '.join(repr(each) for each in WORKFLOW)})"
@@ -77,11 +77,6 @@ _REPEAT = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack,
     GROUP BY site, node, gpu
     HAVING uniqExact(s.since) > 1"""
 
-_GPU_LABELS = ("site", "rack", "node", "gpu")
-_NODE_LABELS = ("site", "rack", "node")
-_GPU_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}&gpu={{ .Labels.gpu }}"
-_NODE_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}"
-_SITE_BOARD = "site={{ .Labels.site }}"
 
 RULES = (
     Rule(
@@ -90,60 +85,57 @@ RULES = (
         "gpu",
         Severity.INFO,
         Owner.TENANT,
-        answer(_RESTART_APP, _GPU_LABELS, MAINTAINED),
-        _GPU_LABELS,
+        answer(_RESTART_APP, GPU_LABELS, MAINTAINED),
+        GPU_LABELS,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}: {{ .Values.B.Value | humanize }} Xids say that its"
         " application has failed; the GPU itself is fine. Restart the application.",
         (Node.UID, Node.EVENTS),
         keep_s=0,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_reset",
         "Reset the GPU",
         "gpu",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick(_RESET, _OF_GPU, (_also(_REBOOT, _REPLACE), AFTER_TRIP)),
-            _GPU_LABELS,
-            *_TRIP,
-        ),
-        _GPU_LABELS,
+        _RESET,
+        _OF_GPU,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: drain it and reset it;"
         " {{ .Values.B.Value | humanize }} GPUs are unhealthy until then.",
         (Health.UID, Health.SICK_GPUS),
+        unless=(_also(_REBOOT, _REPLACE), AFTER_TRIP),
+        pieces=_TRIP,
         for_s=120,
-        board=_SITE_BOARD,
+        board=SITE_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_reboot",
         "Reboot the node",
         "gpu",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(sick(_REBOOT, _OF_NODE, (AFTER_TRIP,)), _NODE_LABELS, *_TRIP),
-        _NODE_LABELS,
+        _REBOOT,
+        _OF_NODE,
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: a GPU is lost or the driver asks for a reboot;"
         " {{ .Values.B.Value | humanize }} GPUs are unhealthy until then.",
         (Node.UID, Node.GPU_HEALTH),
+        unless=(AFTER_TRIP,),
+        pieces=_TRIP,
         for_s=60,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_replace",
         "Replace the GPU",
         "gpu",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(sick(_REPLACE, _OF_GPU), _GPU_LABELS),
-        _GPU_LABELS,
+        _REPLACE,
+        _OF_GPU,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: a row could not be remapped, or SRAM"
         " errors passed NVIDIA's limit. Field diagnostics, then RMA.",
         (Gpu.UID, Gpu.COUNTERS),
         for_s=60,
         keep_s=900,
-        board=_GPU_BOARD,
+        board=GPU_BOARD,
     ),
     Rule(
         "gpu_fabric_manager",
@@ -151,44 +143,42 @@ RULES = (
         "gpu",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_ALONE, _NODE_LABELS, MAINTAINED),
-        _NODE_LABELS,
+        answer(_ALONE, NODE_LABELS, MAINTAINED),
+        NODE_LABELS,
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} times Xid 45 and no"
         " other Xid beside it. Restart the Fabric Manager.",
         (Node.UID, Node.EVENTS),
         for_s=180,
         keep_s=0,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_workflow",
         "Read the Xid and follow NVIDIA's workflow",
         "gpu",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(sick(_WORKFLOW, _OF_GPU, (_also(_REBOOT, _REPLACE, _RESET), AFTER_TRIP)), _GPU_LABELS, *_TRIP),
-        _GPU_LABELS,
+        _WORKFLOW,
+        _OF_GPU,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: an Xid whose action depends on its"
         " line (48, 74, 144 to 150 ...) has come, and nothing else decides it.",
         (Health.UID, Health.XID_LIST),
+        unless=(_also(_REBOOT, _REPLACE, _RESET), AFTER_TRIP),
+        pieces=_TRIP,
         for_s=120,
-        board=_SITE_BOARD,
+        board=SITE_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_unclassified",
         "An Xid that nobody has classified",
         "gpu",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick(_UNCLASSIFIED, {**_OF_GPU, "code": "toString(s.reason)"}, (_also(_REBOOT, _REPLACE, _RESET),)),
-            (*_GPU_LABELS, "code"),
-        ),
-        (*_GPU_LABELS, "code"),
+        _UNCLASSIFIED,
+        {**_OF_GPU, "code": "toString(s.reason)"},
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: {{ .Labels.code }} is not in the"
         " catalogue and the driver says nothing. Read the line and decide.",
         (Health.UID, Health.XID_LIST),
-        board=_SITE_BOARD,
+        unless=(_also(_REBOOT, _REPLACE, _RESET),),
+        board=SITE_BOARD,
     ),
     Rule(
         "gpu_repeat",
@@ -196,14 +186,14 @@ RULES = (
         "gpu",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_REPEAT, _GPU_LABELS),
-        _GPU_LABELS,
+        answer(_REPEAT, GPU_LABELS),
+        GPU_LABELS,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }}"
         " faults within 24 h. Resetting it again will not help: take it out.",
         (Gpu.UID, Gpu.EVENTS),
         above=2,
         keep_s=3600,
         interval_s=300,
-        board=_GPU_BOARD,
+        board=GPU_BOARD,
     ),
 )

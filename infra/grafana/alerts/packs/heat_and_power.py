@@ -5,6 +5,7 @@ What a tripped feed or a sick coolant loop explains is left to their own rules (
 
 from __future__ import annotations
 
+from infra.grafana.alerts.packs.shapes import GPU_BOARD, RACK_BOARD, RACK_LABELS, SITE_BOARD, of_sick
 from infra.grafana.alerts.rule import Owner, Rule, Severity
 from infra.grafana.alerts.sql import (
     BRAKED,
@@ -19,7 +20,6 @@ from infra.grafana.alerts.sql import (
     TRIPPED,
     answer,
     gpus_with,
-    sick,
 )
 from infra.grafana.boards.ids import Gpu, Power, Rack
 
@@ -51,8 +51,6 @@ _RACK_SLOWED = """    SELECT toString(p.site) AS site, p.rack AS rack, max(w.sha
     GROUP BY site, rack"""
 _IN_SLOWED = "(s.site, toString(s.rack)) IN (SELECT site, rack FROM slowed)"
 _OF_GPU = {"site": SITE, "rack": RACK, "node": NODE, "gpu": GPU}
-_GPU_LABELS = ("site", "rack", "node", "gpu")
-_GPU_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}&gpu={{ .Labels.gpu }}"
 _TOO_HOT = gpus_with("reason = 'temp_high'")
 _HOT = f"(s.site, s.node_id, s.gpu_index) IN ({_TOO_HOT})"
 _EXPLAINED = (PLACES, TRIPPED, BRAKED, SICK_CDUS, _SLOWED_RACKS)
@@ -82,39 +80,37 @@ _PDU_POWER = """    SELECT toString(site) AS site, rack, share AS value
     WHERE kind = 'pdu' AND state_now != 'maintenance' AND share > 0.8"""
 
 RULES = (
-    Rule(
+    of_sick(
         "gpu_hot",
         "A GPU is too hot",
         "thermal",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(sick("s.reason = 'temp_high'", _OF_GPU, (IN_SICK_LOOP, _IN_SLOWED)), _GPU_LABELS, *_EXPLAINED),
-        _GPU_LABELS,
+        "s.reason = 'temp_high'",
+        _OF_GPU,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }} is above 93 C and its coolant loop is"
         " fine: look at its cold plate or fans.",
         (Gpu.UID, Gpu.TEMPERATURE),
+        unless=(IN_SICK_LOOP, _IN_SLOWED),
+        pieces=_EXPLAINED,
         for_s=300,
         keep_s=600,
-        board=_GPU_BOARD,
+        board=GPU_BOARD,
     ),
-    Rule(
+    of_sick(
         "gpu_slowed",
         "A GPU is held back by heat or hardware",
         "thermal",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick("s.reason = 'slowdown'", _OF_GPU, (IN_BRAKED, IN_SICK_LOOP, _IN_SLOWED, _HOT)),
-            _GPU_LABELS,
-            *_EXPLAINED,
-        ),
-        _GPU_LABELS,
+        "s.reason = 'slowdown'",
+        _OF_GPU,
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }} has been slowed down by heat, hardware"
         " or power brake for ten minutes, and neither feed nor coolant loop explains it.",
         (Gpu.UID, Gpu.THROTTLING),
+        unless=(IN_BRAKED, IN_SICK_LOOP, _IN_SLOWED, _HOT),
+        pieces=_EXPLAINED,
         for_s=600,
         keep_s=600,
-        board=_GPU_BOARD,
+        board=GPU_BOARD,
     ),
     Rule(
         "rack_slowed",
@@ -122,14 +118,14 @@ RULES = (
         "thermal",
         Severity.PAGE,
         Owner.FACILITIES,
-        answer(_RACK_SLOWED, ("site", "rack"), *_EXPLAINED),
-        ("site", "rack"),
+        answer(_RACK_SLOWED, RACK_LABELS, *_EXPLAINED),
+        RACK_LABELS,
         "Rack {{ .Labels.rack }}: {{ .Values.B.Value | humanizePercentage }} of its GPUs are slowed down or too hot,"
         " and neither feed nor coolant loop explains it.",
         (Rack.UID, Rack.TEMPERATURE_BY_NODE),
         above=0.2499,
         for_s=300,
-        board="site={{ .Labels.site }}&rack={{ .Labels.rack }}",
+        board=RACK_BOARD,
     ),
     Rule(
         "site_power",
@@ -144,7 +140,7 @@ RULES = (
         above=0.98,
         for_s=300,
         keep_s=600,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
     Rule(
         "feed_power",
@@ -160,7 +156,7 @@ RULES = (
         above=0.95,
         for_s=300,
         keep_s=600,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
     Rule(
         "rack_power",
@@ -168,13 +164,13 @@ RULES = (
         "power",
         Severity.TICKET,
         Owner.FACILITIES,
-        answer(_PDU_POWER, ("site", "rack"), METERS),
-        ("site", "rack"),
+        answer(_PDU_POWER, RACK_LABELS, METERS),
+        RACK_LABELS,
         "Rack {{ .Labels.rack }} draws {{ .Values.B.Value | humanizePercentage }} of what its PDU may carry.",
         (Power.UID, Power.PDUS),
         above=0.95,
         for_s=600,
         keep_s=600,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
 )

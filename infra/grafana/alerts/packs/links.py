@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from infra.grafana.alerts.packs.gpu import AFTER_TRIP
+from infra.grafana.alerts.packs.shapes import (
+    GPU_BOARD,
+    NODE_BOARD,
+    NODE_LABELS,
+    RACK_BOARD,
+    RACK_LABELS,
+    SITE_BOARD,
+    of_sick,
+)
 from infra.grafana.alerts.rule import Owner, Rule, Severity
-from infra.grafana.alerts.sql import GPU, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with, sick
+from infra.grafana.alerts.sql import GPU, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with
 from infra.grafana.boards.ids import Gpu, Health, Node, Rack
 
-_FAULTY = gpus_with(
-    "action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset', 'reboot_node', 'replace_gpu', 'workflow')"
-    " AND reason != 'nvlink_inactive'"
-)
+_FAULTY = gpus_with("action IN ('reset_gpu', 'drain_p2p', 'drain_and_reset', 'reboot_node', 'replace_gpu', 'workflow')")
 _BROKEN = f"(s.site, s.node_id, s.gpu_index) IN ({_FAULTY})"
 _DOWN_RACKS = """down AS
 (
@@ -37,56 +43,44 @@ _FLAPS = """    SELECT toString(s.site) AS site, toString(any(s.rack)) AS rack, 
     WHERE s.ts > $__toTime - 10800 AND s.ts <= $__toTime - 60 AND s.reason = 'link_down'
     GROUP BY site, node
     HAVING uniqExact(s.since) > 1"""
-_NODE_LABELS = ("site", "rack", "node")
-_NODE_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}"
 
 RULES = (
-    Rule(
+    of_sick(
         "nvlink_down",
         "NVLinks are down",
         "links",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick(
-                "s.reason = 'nvlink_inactive'",
-                {"site": SITE, "rack": RACK, "domain": "toString(s.nvlink_domain)"},
-                (_BROKEN, AFTER_TRIP),
-            ),
-            ("site", "rack", "domain"),
-            PLACES,
-            TRIPPED,
-        ),
-        ("site", "rack", "domain"),
+        "s.reason = 'nvlink_inactive'",
+        {"site": SITE, "rack": RACK, "domain": "toString(s.nvlink_domain)"},
         "NVLink domain {{ .Labels.domain }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} GPUs have"
         " fewer NVLinks up than they should, and no Xid explains it.",
         (Rack.UID, Rack.NVLINK_DOMAIN),
+        unless=(_BROKEN, AFTER_TRIP),
+        pieces=(
+            PLACES,
+            TRIPPED,
+        ),
         for_s=180,
-        board="site={{ .Labels.site }}&rack={{ .Labels.rack }}",
+        board=RACK_BOARD,
     ),
-    Rule(
+    of_sick(
         "nic_down",
         "A node's network link is down",
         "links",
-        Severity.TICKET,
         Owner.NETWORK,
-        answer(
-            sick(
-                "s.reason = 'link_down'",
-                {"site": SITE, "rack": RACK, "node": NODE},
-                ("(s.site, toString(s.rack)) IN (SELECT site, rack FROM down)", AFTER_TRIP),
-            ),
-            _NODE_LABELS,
+        "s.reason = 'link_down'",
+        {"site": SITE, "rack": RACK, "node": NODE},
+        "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: a network port is without link;"
+        " {{ .Values.B.Value | humanize }} GPUs cannot take part in jobs of several nodes.",
+        (Node.UID, Node.NETWORK),
+        unless=("(s.site, toString(s.rack)) IN (SELECT site, rack FROM down)", AFTER_TRIP),
+        pieces=(
             PLACES,
             TRIPPED,
             _DOWN_RACKS,
         ),
-        _NODE_LABELS,
-        "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: a network port is without link;"
-        " {{ .Values.B.Value | humanize }} GPUs cannot take part in jobs of several nodes.",
-        (Node.UID, Node.NETWORK),
         for_s=120,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
     Rule(
         "rack_links_down",
@@ -94,13 +88,13 @@ RULES = (
         "links",
         Severity.PAGE,
         Owner.NETWORK,
-        answer(_RACK_LINKS, ("site", "rack"), PLACES, TRIPPED, _DOWN_RACKS),
-        ("site", "rack"),
+        answer(_RACK_LINKS, RACK_LABELS, PLACES, TRIPPED, _DOWN_RACKS),
+        RACK_LABELS,
         "Rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} nodes have a network port without link."
         " Look at the rack's switch.",
         (Health.UID, Health.LINKS),
         for_s=120,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
     Rule(
         "nic_flapping",
@@ -108,32 +102,29 @@ RULES = (
         "links",
         Severity.TICKET,
         Owner.NETWORK,
-        answer(_FLAPS, _NODE_LABELS),
-        _NODE_LABELS,
+        answer(_FLAPS, NODE_LABELS),
+        NODE_LABELS,
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: a network link went down"
         " {{ .Values.B.Value | humanize }} times within three hours. Change cable or transceiver.",
         (Node.UID, Node.NETWORK),
         above=2,
         keep_s=1800,
         interval_s=300,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
-    Rule(
+    of_sick(
         "pcie_downtrained",
         "A PCIe link is narrower than it could be",
         "links",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick("s.reason = 'pcie_downtrained'", {"site": SITE, "rack": RACK, "node": NODE, "gpu": GPU}, (_BROKEN,)),
-            ("site", "rack", "node", "gpu"),
-        ),
-        ("site", "rack", "node", "gpu"),
+        "s.reason = 'pcie_downtrained'",
+        {"site": SITE, "rack": RACK, "node": NODE, "gpu": GPU},
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }}, rack {{ .Labels.rack }}: its PCIe link runs with fewer lanes"
         " than it has. Reseat or replace.",
         (Gpu.UID, Gpu.COUNTERS),
+        unless=(_BROKEN,),
         for_s=300,
         keep_s=900,
-        board="site={{ .Labels.site }}&node={{ .Labels.node }}&gpu={{ .Labels.gpu }}",
+        board=GPU_BOARD,
     ),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from infra.grafana.alerts.packs.gpu import AFTER_TRIP
+from infra.grafana.alerts.packs.shapes import NODE_BOARD, RACK_BOARD, RACK_LABELS, SITE_BOARD, of_sick
 from infra.grafana.alerts.rule import Owner, Rule, Severity
-from infra.grafana.alerts.sql import IN_DARK, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with, sick
+from infra.grafana.alerts.sql import IN_DARK, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with
 from infra.grafana.boards.ids import Health, Node, Rack
 
 _LOST_GPUS = gpus_with("action = 'reboot_node'")
@@ -56,28 +57,24 @@ def _skew(version: str) -> str:
     GROUP BY site, model"""
 
 
-_NODE_LABELS = ("site", "rack", "node")
-_NODE_BOARD = "site={{ .Labels.site }}&node={{ .Labels.node }}"
-
 RULES = (
-    Rule(
+    of_sick(
         "silent_node",
         "A node is silent",
         "silence",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick("s.reason = 'silent'", {"site": SITE, "rack": RACK, "node": NODE}, (IN_DARK, _LOST, AFTER_TRIP)),
-            _NODE_LABELS,
-            PLACES,
-            TRIPPED,
-        ),
-        _NODE_LABELS,
+        "s.reason = 'silent'",
+        {"site": SITE, "rack": RACK, "node": NODE},
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: nothing from {{ .Values.B.Value | humanize }} of its GPUs"
         " for five minutes, while its rack reports.",
         (Health.UID, Health.SILENT),
+        unless=(IN_DARK, _LOST, AFTER_TRIP),
+        pieces=(
+            PLACES,
+            TRIPPED,
+        ),
         for_s=300,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
     Rule(
         "silent_rack",
@@ -85,38 +82,31 @@ RULES = (
         "silence",
         Severity.PAGE,
         Owner.FLEET,
-        answer(_SILENT_RACK, ("site", "rack"), PLACES, TRIPPED),
-        ("site", "rack"),
+        answer(_SILENT_RACK, RACK_LABELS, PLACES, TRIPPED),
+        RACK_LABELS,
         "Site {{ .Labels.site }}, rack {{ .Labels.rack }}: {{ .Values.B.Value | humanize }} racks are silent, and no"
         " feed has tripped. Look at its management switch and PDU.",
         (Rack.UID, Rack.REPORTING),
         for_s=180,
-        board="site={{ .Labels.site }}&rack={{ .Labels.rack }}",
+        board=RACK_BOARD,
     ),
-    Rule(
+    of_sick(
         "clock_offset",
         "A host's clock is off",
         "clocks",
-        Severity.TICKET,
         Owner.FLEET,
-        answer(
-            sick(
-                "s.reason = 'clock_offset'",
-                {
-                    "site": SITE,
-                    "rack": f"if({_MANY_CLOCKS}, 'many', {RACK})",
-                    "node": f"if({_MANY_CLOCKS}, 'many', {NODE})",
-                },
-            ),
-            _NODE_LABELS,
-            _CLOCKS,
-        ),
-        _NODE_LABELS,
+        "s.reason = 'clock_offset'",
+        {
+            "site": SITE,
+            "rack": f"if({_MANY_CLOCKS}, 'many', {RACK})",
+            "node": f"if({_MANY_CLOCKS}, 'many', {NODE})",
+        },
         "Node {{ .Labels.node }}, rack {{ .Labels.rack }}: its clock is more than 0.5 s off or not synchronised"
         " ({{ .Values.B.Value | humanize }} GPUs). Its data lands in wrong minutes.",
         (Node.UID, Node.CLOCK_OFFSET),
+        pieces=(_CLOCKS,),
         for_s=300,
-        board=_NODE_BOARD,
+        board=NODE_BOARD,
     ),
     Rule(
         "driver_skew",
@@ -132,7 +122,7 @@ RULES = (
         for_s=43_200,
         keep_s=3600,
         interval_s=600,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
     Rule(
         "vbios_skew",
@@ -148,6 +138,6 @@ RULES = (
         for_s=43_200,
         keep_s=3600,
         interval_s=600,
-        board="site={{ .Labels.site }}",
+        board=SITE_BOARD,
     ),
 )

@@ -85,6 +85,10 @@ _AUDIT = """    SELECT 'audit' AS part,
 _AUDIT_AGE = """    SELECT 'audit' AS part, least(dateDiff('hour', max(ts), $__toTime), 999) AS value
     FROM gpufleet.audit_runs
     WHERE ts <= $__toTime AND node = ''"""
+_OPEN_LETTERS = """    SELECT toString(source_topic) AS topic, countIf(ts < $__toTime - 86400) AS value
+    FROM gpufleet.dead_letter_states
+    WHERE state = 'open' AND ts <= $__toTime
+    GROUP BY topic"""
 _ALIVE = """    SELECT 'gpufleet' AS part, count() > 0 AS value
     FROM gpufleet.health_1m
     WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60
@@ -132,6 +136,20 @@ RULES = (
         "{{ .Values.B.Value | humanize }} messages of {{ .Labels.topic }} went to dead-letters within fifteen minutes.",
         (Pipeline.UID, Pipeline.DEAD_LETTERS),
         keep_s=900,
+    ),
+    Rule(
+        "dead_letters_open",
+        "Dead letters wait for somebody",
+        "pipeline",
+        Severity.TICKET,
+        Owner.PIPELINE,
+        _answer(_OPEN_LETTERS, "topic", none="none"),
+        ("topic",),
+        "{{ .Values.B.Value | humanize }} dead letters of {{ .Labels.topic }} are open for more than a day: send them"
+        " again or drop them, each with a reason.",
+        (Pipeline.UID, Pipeline.DEAD_LETTERS),
+        keep_s=0,
+        interval_s=300,
     ),
     Rule(
         "flaws",

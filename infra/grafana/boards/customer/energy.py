@@ -94,10 +94,9 @@ FROM
 
 
 def _power() -> Panel:
-    sql = f"""SELECT {HEALTH.time}, toString(gpu_model) AS series, sum(energy_j) / {HEALTH.covered_s} AS "Value"
+    sql = HEALTH.by_series(f"""SELECT {HEALTH.time}, gpu_model AS series, sum(energy_j) / {HEALTH.covered_s} AS "Value"
 FROM {HEALTH.rows("gpu_model, energy_j", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Energy.POWER,
         "Power by model",
@@ -127,10 +126,9 @@ GROUP BY time
 
 
 def _per_gpu() -> Panel:
-    sql = f"""SELECT {FLEET.time}, toString(gpu_model) AS series, {weighted("power_w")} AS "Value"
+    sql = FLEET.by_series(f"""SELECT {FLEET.time}, gpu_model AS series, {weighted("power_w")} AS "Value"
 FROM {FLEET.rows("gpu_model, power_w_sum, power_w_s", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Energy.POWER_PER_GPU,
         "Power of a GPU, by model",

@@ -8,14 +8,13 @@ from infra.grafana import colours, marks, thresholds, units, variables
 from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Incidents
-from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeline, timeseries
-from infra.grafana.query import FLEET, HEALTH, SICK, known, last, newest_sick, only, recent
+from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeline
+from infra.grafana.query import FLEET, HEALTH, SICK, gpu_state, known, last, newest_sick, only, recent
 from infra.grafana.target import CUSTOMER
 
 SCOPE: Final = f"tenant != '' AND {only('site')} AND {only('gpu_model')}"
 _EVENTS: Final = f"tenant != '' AND {only('site')}"
-_DAYS: Final = 7
-_WEEK: Final = "At most the last week of the range."
+_WRONG: Final = "in_service AND reason != 'opted_out'"
 
 
 def board() -> Board:
@@ -95,32 +94,21 @@ FROM {HEALTH.rows("unhealthy_s, unknown_s, not_in_service_s", SCOPE)}""",
 
 
 def _over_time() -> Panel:
-    sql = f"""SELECT time, reason AS series, uniqExact(site, node_id, gpu_index) AS "Value"
-FROM
-(
-    SELECT {SICK.time}, toString(reason) AS reason, site, node_id, gpu_index
-    FROM {SICK.rows("site, node_id, gpu_index, reason", f"in_service AND reason != 'opted_out' AND {SCOPE}")}
-)
-GROUP BY time, series
-ORDER BY time, series"""
-    return timeseries(
+    return common.sick_over_time(
         Incidents.SICK_OVER_TIME,
         "Your GPUs with something wrong, by reason",
-        sql,
-        unit=units.COUNT,
+        _WRONG,
+        SCOPE,
         width=16,
-        bars=True,
-        stack=True,
-        means="Different GPUs in service per reason and point. At most the last 24 hours of the range.",
+        means="Different GPUs in service per reason and point.",
         do="A step of many GPUs is one incident; look for it in the table below.",
     )
 
 
 def _lost_by_cause() -> Panel:
-    sql = f"""SELECT reason, count() / 60 AS "GPU-hours"
-FROM gpufleet.sick_1m FINAL
-WHERE {last(24 * _DAYS)} AND in_service AND reason != 'opted_out' AND {SCOPE}
-GROUP BY reason
+    sql = f"""SELECT toString(reason) AS cause, sum(minutes) / 60 AS "GPU-hours"
+FROM {SICK.rows("reason, minutes", f"{_WRONG} AND {SCOPE}", fine="reason, 1 AS minutes")}
+GROUP BY cause
 ORDER BY "GPU-hours" DESC LIMIT 15"""
     return bargauge(
         Incidents.LOST_BY_CAUSE,
@@ -128,19 +116,25 @@ ORDER BY "GPU-hours" DESC LIMIT 15"""
         sql,
         unit=units.COUNT,
         decimals=1,
-        means=f"GPU-hours in which a reason held, per reason; a GPU with two counts under both. {_WEEK}",
+        means="GPU-hours of the range in which a reason held, per reason; a GPU with two counts under both.",
         do="The top cause is what to talk to the operator about.",
     )
 
 
 def _incidents() -> Panel:
-    sql = f"""SELECT min(ts) AS first_, max(ts) + 60 AS last_, toString(reason) AS reason, origin_node,
-    uniqExact(site, node_id, gpu_index) AS gpus, uniqExact(site, node_id) AS nodes, count() / 60 AS gpu_hours,
+    columns = "site, node_id, gpu_index, reason, origin_node, since, action, scope, detail"
+    rows = SICK.rows(
+        f"{columns}, minutes, first_minute, last_minute",
+        f"{_WRONG} AND {SCOPE}",
+        fine=f"{columns}, 1 AS minutes, ts AS first_minute, ts AS last_minute",
+    )
+    sql = f"""SELECT
+    min(first_minute) AS first_, max(last_minute) + 60 AS last_, toString(reason) AS reason, origin_node,
+    uniqExact(site, node_id, gpu_index) AS gpus, uniqExact(site, node_id) AS nodes, sum(minutes) / 60 AS gpu_hours,
     any(toString(action)) AS action_, any(toString(scope)) AS scope_,
-    if(max(ts) >= (SELECT max(ts) FROM gpufleet.health_1m WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60),
+    if(max(last_minute) >= (SELECT max(ts) FROM gpufleet.health_1m WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60),
         'open', 'over') AS state, any(detail) AS detail_
-FROM gpufleet.sick_1m FINAL
-WHERE {last(24 * _DAYS)} AND in_service AND reason != 'opted_out' AND {SCOPE}
+FROM {rows}
 GROUP BY reason, origin_node, since
 ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
     return table(
@@ -161,28 +155,29 @@ ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
             "detail_": Column("More"),
         },
         height=10,
-        means=f"Each fault, silence or slowdown of your GPUs, counted once where it began, the newest first. {_WEEK}",
+        means="Each fault, silence or slowdown of your GPUs, counted once where it began, the newest first; at most "
+        "200.",
         do="Quote node and first minute when you talk to the operator: it sees the same rows.",
     )
 
 
 def _by_node() -> Panel:
-    worst = f"""SELECT node_id FROM gpufleet.sick_1m FINAL
-        WHERE {last(24)} AND in_service AND reason != 'opted_out' AND {SCOPE}
-        GROUP BY node_id ORDER BY count() DESC LIMIT 15"""
-    code = {text: number for number, (text, _) in colours.STATES.items()}
-    sql = f"""SELECT {SICK.time}, toString(node_id) AS series, max(multiIf(
-    NOT in_service, {code["not in service"]}, reason = 'silent', {code["silent"]},
-    reason IN ('slowdown', 'temp_high', 'straggler', 'clock_offset'), {code["slowed down"]}, {code["sick"]})) AS "Value"
-FROM {SICK.rows("node_id, reason, in_service", f"reason != 'opted_out' AND {SCOPE} AND node_id IN ({worst})")}
+    minutes = SICK.rows("site, node_id, minutes", f"{_WRONG} AND {SCOPE}", fine="site, node_id, 1 AS minutes")
+    sql = f"""WITH worst AS
+(
+    SELECT site, node_id FROM {minutes}
+    GROUP BY site, node_id ORDER BY sum(minutes) DESC, node_id LIMIT 15
+)
+SELECT {SICK.time}, toString(node_id) AS series, max(state) AS "Value"
+FROM {gpu_state("tenant != '' AND (site, node_id) IN (SELECT site, node_id FROM worst)")}
 GROUP BY time, series
 ORDER BY time, series"""
     return timeline(
         Incidents.BY_NODE,
         "The 15 nodes with most trouble",
         sql,
-        means="When something was wrong on these nodes: the worst state of each minute. Blank = nothing was "
-        "wrong, or nothing is known: see Completeness. At most the last 24 hours.",
+        means="Each node's worst GPU in each minute (beyond a day: hour), while it was yours. Healthy is drawn, too: a "
+        "blank is a time of which nothing is known.",
         do="Bands that begin together have one cause.",
     )
 

@@ -162,10 +162,9 @@ ORDER BY time"""
 
 
 def _requests() -> Panel:
-    sql = f"""SELECT {USAGE.time}, {_BY} AS series, sum(requests) / {USAGE.covered_s} AS "Value"
+    sql = USAGE.by_series(f"""SELECT {USAGE.time}, {_BY} AS series, sum(requests) / {USAGE.covered_s} AS "Value"
 FROM {USAGE.rows("workspace, product, model, tier, requests", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Throughput.REQUESTS_BY,
         "Requests, split",
@@ -178,10 +177,9 @@ ORDER BY time, series"""
 
 
 def _tokens() -> Panel:
-    sql = f"""SELECT {USAGE.time}, {_BY} AS series, sum(output_tokens) / {USAGE.covered_s} AS "Value"
+    sql = USAGE.by_series(f"""SELECT {USAGE.time}, {_BY} AS series, sum(output_tokens) / {USAGE.covered_s} AS "Value"
 FROM {USAGE.rows("workspace, product, model, tier, output_tokens", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Throughput.TOKENS_BY,
         "Output tokens a second, split",

@@ -128,10 +128,16 @@ FROM
     FROM {limits.HEADROOM}
     UNION ALL
     SELECT limit_name, window_s, product, model, tier, limit_value, since,
-        multiIf(limit_name = 'gpu_quota', ({_level("sum(gpus)")}),
-            limit_name = 'power_cap', ({_level("sum(energy_j) / 60")}), NULL) AS used,
+        multiIf(minutes = 0, NULL, limit_name = 'gpu_quota', gpus, limit_name = 'power_cap', power, NULL) AS used,
         NULL AS per_minute, NULL AS to_cap
-    FROM {limits.IN_FORCE}
+    FROM {limits.IN_FORCE} AS l
+    CROSS JOIN
+    (
+        -- What is taken of a limit that is a level: the newest minute.
+        SELECT count() AS minutes, toFloat64(sum(gpus)) AS gpus, sum(energy_j) / 60 AS power
+        FROM gpufleet.health_1m FINAL
+        WHERE {recent("health_1m", where=_ALL)} AND {_ALL}
+    ) AS h
     WHERE limit_name NOT IN ('requests', 'messages', 'input_tokens', 'output_tokens')
 )
 ORDER BY used_share DESC NULLS LAST, limit_name, window, product"""
@@ -162,14 +168,6 @@ ORDER BY used_share DESC NULLS LAST, limit_name, window, product"""
 
 _WINDOW: Final = """transform(window_s, [0, 60, 18000, 604800], ['level', 'a minute', '5 hours', 'a week'],
         concat(toString(window_s), ' s'))"""
-
-
-def _level(expression: str) -> str:
-    """What is taken of a limit that is a level: of the newest minute; NULL without one."""
-    return (
-        f"SELECT if(count() = 0, NULL, toFloat64({expression})) FROM gpufleet.health_1m FINAL "
-        f"WHERE {recent('health_1m', where=_ALL)} AND {_ALL}"
-    )
 
 
 def _bars() -> Panel:
@@ -273,11 +271,10 @@ GROUP BY time
 
 
 def _throttled() -> Panel:
-    sql = f"""SELECT {USAGE.time}, toString(product) AS series,
+    sql = USAGE.by_series(f"""SELECT {USAGE.time}, toString(product) AS series,
     {share("sum(throttled_requests)", "sum(requests)")} AS "Value"
 FROM {USAGE.rows("product, throttled_requests, requests", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Usage.THROTTLED,
         "Throttled share, by product",

@@ -103,10 +103,9 @@ _LEASED_S: Final = "sum(healthy_s + unhealthy_s + unknown_s + not_in_service_s)"
 
 def _gpus_by(id_: int, title: str, name: str, column: str, *, means: str, do: str, width: int = 12) -> Panel:
     whole = "healthy_s + unhealthy_s + unknown_s + opted_out_s + not_in_service_s"
-    sql = f"""SELECT {HEALTH.time}, {name} AS series, sum({whole}) / {HEALTH.covered_s} AS "Value"
+    sql = HEALTH.by_series(f"""SELECT {HEALTH.time}, {name} AS series, sum({whole}) / {HEALTH.covered_s} AS "Value"
 FROM {HEALTH.rows(f"{column}, {_CLASSES}", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         id_,
         title,
@@ -280,18 +279,56 @@ ORDER BY from_ DESC LIMIT 50"""
 
 
 def _not_in_service() -> Panel:
-    sql = f"""SELECT g.site AS site, g.node_id AS node_id, any(p.rack) AS rack_, any(p.gpu_model) AS model_,
-    any(p.tenant) AS tenant_, any(g.lifecycle) AS state, count() AS gpus, min(g.valid_from) AS since
-FROM gpufleet.gpu_lifecycle AS g
-INNER JOIN (SELECT site, node_id, rack, gpu_model, tenant FROM gpufleet.node_place FINAL) AS p
-    ON p.site = g.site AND p.node_id = g.node_id
-WHERE NOT g.in_service AND g.valid_from <= $__toTime AND g.valid_to > $__toTime
-    AND g.node_id IN
+    # As the view gpu_lifecycle has it, which would go through the history of every node of the fleet.
+    nodes = f"""node_id IN
+        (
+            SELECT node_id FROM gpufleet.node_place FINAL
+            WHERE (site, rack) IN (SELECT site, rack {_HERE} AND gpus_not_in_service > 0)
+        )"""
+    sql = f"""SELECT site, node_id, any(rack) AS rack_, any(gpu_model) AS model_, any(tenant) AS tenant_, state,
+    count() AS gpus, min(heard[-1].1) AS since
+FROM
+(
+    SELECT p.site AS site, p.node_id AS node_id, rack, gpu_model, tenant, arrayJoin(gpu_index) AS gpu,
+        arraySort(arrayFilter(w -> w.3 IN (-1, gpu), words)) AS heard,
+        -- An end of maintenance brings back the last state before it; one never told of counts as accepted.
+        if(heard[-1].4 != '', heard[-1].4, coalesce(
+            nullIf(arrayLast(w -> w.4 NOT IN ('', 'maintenance'), heard).4, ''), 'accepted')) AS state
+    FROM (SELECT site, node_id, rack, gpu_model, tenant, gpu_index FROM gpufleet.node_place FINAL WHERE {nodes}) AS p
+    INNER JOIN
     (
-        SELECT node_id FROM gpufleet.node_place FINAL
-        WHERE (site, rack) IN (SELECT site, rack {_HERE} AND gpus_not_in_service > 0)
-    )
-GROUP BY site, node_id
+        SELECT site, node_id, groupArray((ts, rank, gpu, state)) AS words
+        FROM
+        (
+            SELECT site, node_id, ts, 1 AS rank, -1 AS gpu, state
+            FROM
+            (
+                SELECT site, node_id, minute AS ts, state, lagInFrame(state, 1, '') OVER (
+                    PARTITION BY site, node_id ORDER BY minute
+                    ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS before
+                FROM
+                (
+                    -- The inventory's word of a minute is the last one in it; a restatement is none.
+                    SELECT site, node_id, toDateTime64(toStartOfMinute(i.ts), 6, 'UTC') AS minute,
+                        argMax(toString(i.lifecycle), (i.ts, i.run_id, i.seq)) AS state
+                    FROM gpufleet.inventory AS i
+                    WHERE flaws = 0 AND ts <= $__toTime AND {nodes}
+                    GROUP BY site, node_id, minute
+                )
+            )
+            WHERE state != before
+            UNION ALL
+            SELECT site, node_id, ts, 2 AS rank, ifNull(gpu_index, -1) AS gpu, multiIf(
+                event = 'maintenance_begin', 'maintenance', event = 'maintenance_end', '', toString(value)) AS state
+            FROM gpufleet.node_events
+            WHERE flaws = 0 AND event IN ('lifecycle', 'maintenance_begin', 'maintenance_end') AND ts <= $__toTime
+                AND {nodes}
+        )
+        GROUP BY site, node_id
+    ) AS w ON w.site = p.site AND w.node_id = p.node_id
+)
+WHERE state NOT IN ('accepted', 'leased', 'draining')
+GROUP BY site, node_id, state
 ORDER BY since DESC LIMIT 200"""
     return table(
         Capacity.NOT_IN_SERVICE,

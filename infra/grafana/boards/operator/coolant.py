@@ -28,8 +28,7 @@ GROUP BY time
             "warmest return": colours.WARN,
             "mean return": colours.GOOD,
         },
-        means="Supply and return over all coolant distribution units: the warmest and the mean. At most the last "
-        "week of the range.",
+        means="Supply and return over all coolant distribution units: the warmest and the mean.",
         do="Warmest far from mean: one unit, see the table. Mean rising: the plant or the weather.",
     )
 
@@ -46,6 +45,6 @@ GROUP BY time
         sql,
         unit=units.of("facility-telemetry", "flow_lpm"),
         colours={"mean flow": colours.NEUTRAL, "lowest flow": colours.BAD},
-        means="Flow over all coolant distribution units: the mean and the lowest. At most the last week of the range.",
+        means="Flow over all coolant distribution units: the mean and the lowest.",
         do="Lowest falling alone: one pump or valve; its racks follow in heat within minutes.",
     )

@@ -9,7 +9,18 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Capacity, Fleet, Health, Pipeline, Power
 from infra.grafana.panels import HIDDEN, Column, Panel, bargauge, heatmap, stat, table, timeseries
-from infra.grafana.query import FACILITY, FLEET, known, last, newest_sick, only, recent, share, weighted
+from infra.grafana.query import (
+    FACILITY,
+    FLEET,
+    RANGE_S,
+    Windows,
+    known,
+    newest_sick,
+    only,
+    recent,
+    share,
+    weighted,
+)
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND {only('gpu_model')} AND {only('tenant')}"
@@ -186,8 +197,7 @@ GROUP BY time
         colours={"site": colours.NEUTRAL, "cap": colours.BAD, "GPUs": colours.GOOD},
         dashed=("cap",),
         means="What the site's meter shows, the cap it must stay under, and the sum of the boards' own power (of the "
-        "chosen model and customer). Between the two lie hosts, switches, fans, pumps and losses. The meter is shown "
-        "for at most the last week of the range.",
+        "chosen model and customer). Between the two lie hosts, switches, fans, pumps and losses.",
         do="Site near the cap: Power and cooling shows which feed. GPUs down and site not: look for missing data "
         "first.",
     )
@@ -220,18 +230,22 @@ def _heatmap() -> Panel:
         f'countIf(least(intDiv(toUInt8(busy * 100), 10), 9) = {tenth}) AS "{tenth * 10}-{tenth * 10 + 10} %"'
         for tenth in range(10)
     )
+    # A long range is a sample of hours: the first of each point.
+    sampled = f"({RANGE_S} <= 86400 OR toUnixTimestamp(ts) % {_RACKS.step} < 3600)"
     sql = f"""SELECT
-    toStartOfInterval(ts, toIntervalSecond(toUInt32(greatest($__interval_s, 60)))) AS time,
+    time,
+    countIf(isNull(busy)) AS "no data",
     {buckets}
 FROM
 (
-    SELECT site, rack, time AS ts, {share("sum(gr_engine_active_sum)", "sum(gr_engine_active_s)")} AS busy
+    SELECT site, rack, {_RACKS.time}, {share("sum(busy_sum)", "sum(busy_s)")} AS busy
     FROM
     (
-        SELECT site, rack, toStartOfInterval(ts, toIntervalSecond(toUInt32(greatest($__interval_s, 60)))) AS time,
-            gr_engine_active_sum, gr_engine_active_s
-        FROM gpufleet.rack_1m FINAL
-        WHERE {last(3)} AND ts <= $__toTime - 60 AND {SCOPE}
+        SELECT ts, site, rack, busy_sum, busy_s
+        FROM {_RACKS.rows(_BUSY, f"{sampled} AND {SCOPE}")}
+        UNION ALL
+        SELECT ts, site, rack, 0. AS busy_sum, 0. AS busy_s
+        FROM {_EXPECTED.rows("site, rack", f"{sampled} AND {SCOPE}")}
     )
     GROUP BY site, rack, time
 )
@@ -243,10 +257,17 @@ ORDER BY time"""
         sql,
         height=9,
         means="How many racks were how busy (mean share of time their GPUs' engines worked), over time: a fleet of "
-        "any size in one picture. At most the last three hours of the range.",
+        "any size in one picture. No data: racks of the inventory that sent nothing. Beyond three hours by the hour, "
+        "beyond a day one hour a column.",
         do="A band that splits off below is a group of racks that lost its work or its power: Racks to look at first "
         "names them.",
     )
+
+
+_RACKS: Final = Windows("rack_1m", 60, "rack_1h", 3)
+_EXPECTED: Final = Windows("health_1m", 60, "rack_1h", 3)
+"""Racks of the inventory, silent ones included: hours of rack_1h have them anyway."""
+_BUSY: Final = "site, rack, gr_engine_active_sum AS busy_sum, gr_engine_active_s AS busy_s"
 
 
 def _throttled() -> Panel:

@@ -20,8 +20,8 @@ from infra.grafana.query import (
     known,
     last,
     only,
-    raw,
     recent,
+    samples,
     share,
     weighted,
 )
@@ -161,7 +161,7 @@ ORDER BY time"""
         "Minute by minute",
         sql,
         height=4,
-        means="State of the GPU in each minute. A blank: nothing projected. At most 24 hours.",
+        means="State of the GPU in each minute. A blank: nothing projected. Beyond a day the worst of each hour.",
         do="Compare the first minute of trouble with the events below.",
     )
 
@@ -262,13 +262,13 @@ def _memory() -> Panel:
 
 
 def _links() -> Panel:
-    sql = f"""SELECT toStartOfInterval(sample_ts, toIntervalSecond(greatest($__interval_s, 1))) AS time,
-    avg(nvlink_tx_bytes_per_s) AS "NVLink sent", avg(nvlink_rx_bytes_per_s) AS "NVLink received",
-    avg(pcie_tx_bytes_per_s) AS "PCIe sent", avg(pcie_rx_bytes_per_s) AS "PCIe received"
-FROM gpufleet.gpu_samples
-WHERE {raw()} AND {SCOPE}
-GROUP BY time
-ORDER BY time"""
+    lines = {
+        "NVLink sent": "avg(nvlink_tx_bytes_per_s)",
+        "NVLink received": "avg(nvlink_rx_bytes_per_s)",
+        "PCIe sent": "avg(pcie_tx_bytes_per_s)",
+        "PCIe received": "avg(pcie_rx_bytes_per_s)",
+    }
+    sql = samples("gpu_samples", lines, SCOPE)
     return timeseries(
         Gpu.LINKS,
         "NVLink and PCIe (last 15 minutes)",
@@ -281,12 +281,11 @@ ORDER BY time"""
 
 
 def _last_minutes() -> Panel:
-    sql = f"""SELECT toStartOfInterval(sample_ts, toIntervalSecond(greatest($__interval_s, 1))) AS time,
-    avg(power_w) AS "mean", max(power_instant_w) AS "highest instant"
-FROM gpufleet.gpu_samples
-WHERE {raw()} AND {SCOPE}
-GROUP BY time
-ORDER BY time"""
+    lines = {
+        "mean": "avg(power_w)",
+        "highest instant": "max(power_instant_w)",
+    }
+    sql = samples("gpu_samples", lines, SCOPE)
     return timeseries(
         Gpu.LAST_MINUTES,
         "Power, second by second (last 15 minutes)",

@@ -10,7 +10,7 @@ from infra.grafana.boards import common
 from infra.grafana.boards.ids import Fleet, Health, Power
 from infra.grafana.boards.operator import jobs, versions
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeseries
-from infra.grafana.query import FLEET, SICK, known, newest_sick, only
+from infra.grafana.query import FLEET, known, newest_sick, only
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND {only('gpu_model')} AND {only('tenant')}"
@@ -112,24 +112,13 @@ WHERE {_IN_RANGE} AND action NOT IN ('none', 'ignore', 'ignore_unless_alone')"""
 
 
 def _over_time() -> Panel:
-    sql = f"""SELECT time, reason AS series, uniqExact(site, node_id, gpu_index) AS "Value"
-FROM
-(
-    SELECT {SICK.time}, toString(reason) AS reason, site, node_id, gpu_index
-    FROM {SICK.rows("site, node_id, gpu_index, reason", f"in_service AND reason != 'opted_out' AND {SCOPE}")}
-)
-GROUP BY time, series
-ORDER BY time, series"""
-    return timeseries(
+    return common.sick_over_time(
         Health.SICK_OVER_TIME,
         "GPUs with something wrong, by reason",
-        sql,
-        unit=units.COUNT,
+        "in_service AND reason != 'opted_out'",
+        SCOPE,
         width=24,
-        bars=True,
-        stack=True,
-        means="Different GPUs in service per reason and point; a GPU with two reasons counts under both. At most the "
-        "last 24 hours. No bar is no fault only where completeness is 100 %.",
+        means="Different GPUs in service per reason and point; a GPU with two reasons counts under both.",
         do="A step of many GPUs at one time is one cause: look at what they share (feed, CDU, rack, job, driver).",
     )
 
@@ -242,23 +231,13 @@ def _memory() -> Panel:
 
 
 def _links() -> Panel:
-    sql = f"""SELECT time, reason AS series, uniqExact(site, node_id, gpu_index) AS "Value"
-FROM
-(
-    SELECT {SICK.time}, toString(reason) AS reason, site, node_id, gpu_index
-    FROM {SICK.rows("site, node_id, gpu_index, reason", f"{_LINK_REASONS} AND {SCOPE}")}
-)
-GROUP BY time, series
-ORDER BY time, series"""
-    return timeseries(
+    return common.sick_over_time(
         Health.LINKS,
         "Links: down, inactive, downtrained",
-        sql,
-        unit=units.COUNT,
-        bars=True,
-        stack=True,
+        _LINK_REASONS,
+        SCOPE,
         means="GPUs behind a link that is down, with inactive NVLinks, an NVLink or NVSwitch fault, or PCIe below "
-        "its best generation or width. At most the last 24 hours.",
+        "its best generation or width.",
         do="PCIe: reseat or replace. NVLink on one GPU: the GPU; on a whole domain: the switch tray.",
     )
 
@@ -273,18 +252,12 @@ def _throttling() -> Panel:
 
 
 def _clocks() -> Panel:
-    sql = f"""SELECT {SICK.time},
-    uniqExactIf((site, node_id), reason = 'clock_offset') AS "clock off",
-    uniqExactIf((site, node_id, gpu_index), reason = 'straggler') AS "stragglers"
-FROM {SICK.rows("site, node_id, gpu_index, reason", f"reason IN ('clock_offset', 'straggler') AND {SCOPE}")}
-GROUP BY time
-ORDER BY time"""
-    return timeseries(
+    return common.sick_over_time(
         Health.CLOCKS,
         "Clocks off, and slow ones",
-        sql,
-        unit=units.WHOLE,
-        bars=True,
+        "reason IN ('clock_offset', 'straggler')",
+        SCOPE,
+        count="if(any(reason) = 'clock_offset', uniqExact(site, node_id), uniqExact(site, node_id, gpu_index))",
         means="Nodes whose clock is more than 0.5 s off or not synchronised, and GPUs that are stragglers of their "
         "job.",
         do="Clock: chrony and its servers. Straggler: drain the GPU, then see why its clock is held down.",

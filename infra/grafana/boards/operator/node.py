@@ -21,13 +21,15 @@ from infra.grafana.query import (
     only,
     raw,
     recent,
+    samples,
     share,
+    weighted,
 )
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND node_id = {chosen('node')}"
 _SITE: Final = links.variable("site")
-_BY_GPU: Final = "GROUP BY time, series\nORDER BY time, series"
+_BY_GPU: Final = "GROUP BY time, series"
 _SERIES: Final = "concat('GPU ', toString(gpu_index)) AS series"
 
 
@@ -146,13 +148,15 @@ def _minute() -> str:
 def _health() -> Panel:
     sql = f"""SELECT {SICK.time}, {_SERIES}, max(state) AS "Value"
 FROM {gpu_state(SCOPE)}
-{_BY_GPU}"""
+{_BY_GPU}
+ORDER BY time, series"""
     return timeline(
         Node.GPU_HEALTH,
         "GPUs, minute by minute",
         sql,
         height=8,
-        means="State of each GPU in each minute. A blank is a minute for which nothing is projected. At most 24 hours.",
+        means="State of each GPU in each minute. A blank is a minute for which nothing is "
+        "projected. Beyond a day the worst minute of each hour.",
         do="All GPUs at once: the node. One: open it from the table below.",
     )
 
@@ -210,10 +214,9 @@ ORDER BY gpu LIMIT 100"""
 
 
 def _series(metric: str) -> str:
-    return f"""SELECT {GPU.time}, {_SERIES},
-    {share(f"sum({metric}_sum)", f"sum({metric}_s)")} AS "Value"
+    return GPU.by_series(f"""SELECT {GPU.time}, {_SERIES}, {weighted(metric)} AS "Value"
 FROM {GPU.rows(f"gpu_index, {metric}_sum, {metric}_s", SCOPE)}
-{_BY_GPU}"""
+{_BY_GPU}""")
 
 
 def _power() -> Panel:
@@ -228,9 +231,9 @@ def _power() -> Panel:
 
 
 def _temperature() -> Panel:
-    sql = f"""SELECT {GPU.time}, {_SERIES}, max(temp_gpu_c_max) AS "Value"
+    sql = GPU.by_series(f"""SELECT {GPU.time}, {_SERIES}, max(temp_gpu_c_max) AS "Value"
 FROM {GPU.rows("gpu_index, temp_gpu_c_max", SCOPE)}
-{_BY_GPU}"""
+{_BY_GPU}""")
     return timeseries(
         Node.TEMPERATURE,
         "Core temperature",
@@ -271,13 +274,13 @@ def _throttling() -> Panel:
 
 
 def _host() -> Panel:
-    sql = f"""SELECT toStartOfInterval(sample_ts, toIntervalSecond(greatest($__interval_s, 1))) AS time,
-    avg(host_cpu_util) AS "CPU", avg(host_mem_used_bytes / host_mem_total_bytes) AS "memory",
-    max(host_disk_used) AS "root disk", max(host_psi_io) AS "I/O pressure"
-FROM gpufleet.host_samples
-WHERE {raw()} AND {SCOPE}
-GROUP BY time
-ORDER BY time"""
+    lines = {
+        "CPU": "avg(host_cpu_util)",
+        "memory": "avg(host_mem_used_bytes / host_mem_total_bytes)",
+        "root disk": "max(host_disk_used)",
+        "I/O pressure": "max(host_psi_io)",
+    }
+    sql = samples("host_samples", lines, SCOPE)
     return timeseries(
         Node.HOST,
         "Host",
@@ -291,12 +294,11 @@ ORDER BY time"""
 
 
 def _network() -> Panel:
-    sql = f"""SELECT toStartOfInterval(sample_ts, toIntervalSecond(greatest($__interval_s, 1))) AS time,
-    avg(nic_tx_bytes_per_s) AS "sent", avg(nic_rx_bytes_per_s) AS "received"
-FROM gpufleet.host_samples
-WHERE {raw()} AND {SCOPE}
-GROUP BY time
-ORDER BY time"""
+    lines = {
+        "sent": "avg(nic_tx_bytes_per_s)",
+        "received": "avg(nic_rx_bytes_per_s)",
+    }
+    sql = samples("host_samples", lines, SCOPE)
     return timeseries(
         Node.NETWORK,
         "RDMA ports",

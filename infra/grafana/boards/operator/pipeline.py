@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from infra.grafana import colours, thresholds, units, variables
+from infra.grafana import colours, links, thresholds, units, variables
 from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Pipeline
 from infra.grafana.boards.operator import store
-from infra.grafana.panels import Column, Panel, stat, table, timeseries
+from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeseries
 from infra.grafana.query import last, only, share
 from infra.grafana.target import OPERATOR
 
@@ -33,7 +33,7 @@ def board() -> Board:
         rows=(
             Row("", _now()),
             Row("Speed", (_events(), _freshness(), _insert_time(), _inserts())),
-            Row("Exactness", (_filtered(), _late(), _audits(), _topics())),
+            Row("Exactness", (_filtered(), _late(), _audits(), _topics(), _spools())),
             Row("Refused and absurd", (_dead_letters(), store.flaws(Pipeline.FLAWS))),
             Row("Store", (store.parts(Pipeline.PARTS), store.storage(Pipeline.STORAGE))),
         ),
@@ -282,10 +282,54 @@ ORDER BY topic"""
     )
 
 
+def _spools() -> Panel:
+    sql = f"""SELECT site, node_id, rack_, multiIf(
+        refused > taken, 'refuses events', sending > drained, 'sends its backlog', thinned + dropped > 0, 'done', '')
+        AS state,
+    if(sending > toDateTime(0, 'UTC'), began, NULL) AS backlog_from, thinned, dropped, newest
+FROM
+(
+    SELECT site, node_id, any(rack) AS rack_, max(ts) AS newest,
+        maxIf(ts, event = 'source_down') AS refused, maxIf(ts, event IN ('source_up', 'agent_start')) AS taken,
+        maxIf(ts, event = 'spool_backlog') AS sending, minIf(ts, event = 'spool_backlog') AS began,
+        maxIf(ts, event IN ('spool_drained', 'agent_start')) AS drained,
+        sumIf(occurrences, event = 'events_thinned') AS thinned,
+        sumIf(occurrences, event = 'events_dropped') AS dropped
+    FROM gpufleet.node_events FINAL
+    WHERE {last(24)} AND flaws = 0 AND {only("site")}
+        AND (event IN ('events_thinned', 'events_dropped', 'spool_backlog', 'spool_drained', 'agent_start')
+            OR event IN ('source_down', 'source_up') AND value = 'spool')
+    GROUP BY site, node_id
+    HAVING countIf(event != 'agent_start') > 0
+)
+ORDER BY state = 'refuses events' DESC, state = 'sends its backlog' DESC, newest DESC LIMIT 200"""
+    return table(
+        Pipeline.SPOOLS,
+        "Spools",
+        sql,
+        {
+            "site": HIDDEN,
+            "node_id": Column("Node", links=(links.to_node(),)),
+            "rack_": Column("Rack", links=(links.to_rack(links.field("rack_")),)),
+            "state": Column(
+                "Spool", width=150, colours={"refuses events": colours.BAD, "sends its backlog": colours.WARN}
+            ),
+            "backlog_from": Column("Backlog told", units.TIME, width=170),
+            "thinned": Column("Events thinned", steps=thresholds.ANY_IS_NOTICE),
+            "dropped": Column("Events given up", steps=thresholds.ANY_IS_BAD),
+            "newest": Column("Last word", units.TIME, width=170),
+        },
+        means="Agents whose spool refused events, bridged an outage, thinned events to one in ten seconds or gave "
+        f"some up. {_DAY}",
+        do="Refuses: the disk of that node. Backlog: wait; windows are computed again as it comes. Given up: lost; "
+        "`gpufleet audit` says which.",
+    )
+
+
 def _dead_letters() -> Panel:
     sql = f"""SELECT source_topic, reason, source_producer_id AS producer, count() AS letters,
-    min(ts) AS first_, max(ts) AS last_, any(detail) AS example
-FROM gpufleet.dead_letters FINAL
+    countIf(state = 'open') AS open_, min(ts) AS first_, max(ts) AS last_, any(detail) AS example
+FROM gpufleet.dead_letter_states
 WHERE ts >= $__fromTime AND ts <= $__toTime AND {only("site")}
 GROUP BY source_topic, reason, producer
 ORDER BY letters DESC LIMIT 100"""
@@ -298,11 +342,14 @@ ORDER BY letters DESC LIMIT 100"""
             "reason": Column("Why", width=130),
             "producer": Column("Producer"),
             "letters": Column("Letters", width=80),
+            "open_": Column("Open", width=70, steps=thresholds.ANY_IS_BAD),
             "first_": Column("First", units.TIME, width=170),
             "last_": Column("Last", units.TIME, width=170),
             "example": Column("For example"),
         },
         width=12,
-        means="Messages put aside in the range, by topic, reason and producer, with one example.",
-        do="One producer: its version or its disk. unknown_schema: register it. too_old, in_future: clocks.",
+        means="Messages put aside in the range, by topic, reason and producer, with one example; open = neither sent "
+        "again nor dropped.",
+        do="One producer: its version or its disk. unknown_schema: register it. too_old, in_future: clocks. Then "
+        "`gpufleet dlq` sends them again, or drops them.",
     )

@@ -9,11 +9,12 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards.ids import Fleet, Power
 from infra.grafana.boards.operator import coolant
 from infra.grafana.panels import HIDDEN, Column, Panel, bargauge, stat, table, timeseries
-from infra.grafana.query import FACILITY, FLEET, HEALTH, last, only, recent, share
+from infra.grafana.query import FACILITY, FLEET, HEALTH, Windows, last, only, recent, share
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = only("site")
-_WEEK: Final = "At most the last week of the range."
+_NOT_OK: Final = Windows("facility_1m", 60, "facility_1h", 6)
+"""For a list of all assets that were not ok: their minutes are many."""
 
 
 def board() -> Board:
@@ -153,24 +154,23 @@ GROUP BY time
         unit=units.WATT,
         colours={"site": colours.NEUTRAL, "cap": colours.BAD},
         dashed=("cap",),
-        means=f"The site's meter against what it may draw. {_WEEK}",
+        means="The site's meter against what it may draw.",
         do="A cliff: a trip, see the annotations. A saw-tooth of seconds inside the minute: synchronous training jobs.",
     )
 
 
 def _feed_load() -> Panel:
-    sql = f"""SELECT {FACILITY.time}, toString(asset_id) AS series,
+    sql = FACILITY.by_series(f"""SELECT {FACILITY.time}, toString(asset_id) AS series,
     {share("sum(power_w_avg)", "sum(power_cap_w)")} AS "Value"
 FROM {FACILITY.rows("asset_id, power_w_avg, power_cap_w", _ids("feed"))}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Power.FEED_LOAD,
         "Load of feeds",
         sql,
         unit=units.RATIO,
         steps=thresholds.FEED_SHARE,
-        means=f"Power of each feed over what it may carry. {_WEEK}",
+        means="Power of each feed over what it may carry.",
         do="One at zero and another risen: a trip that was taken over; mind the one that carries both.",
     )
 
@@ -314,10 +314,9 @@ ORDER BY c.state = 'ok', supply DESC LIMIT 50"""
 
 
 def _by_model() -> Panel:
-    sql = f"""SELECT {FLEET.time}, toString(gpu_model) AS series, sum(power_w_sum) / {FLEET.covered_s} AS "Value"
+    sql = FLEET.by_series(f"""SELECT {FLEET.time}, gpu_model AS series, sum(power_w_sum) / {FLEET.covered_s} AS "Value"
 FROM {FLEET.rows("gpu_model, power_w_sum", SCOPE)}
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""")
     return timeseries(
         Power.POWER_BY_MODEL,
         "GPU power by model",
@@ -349,9 +348,8 @@ ORDER BY "Energy" DESC LIMIT 20"""
 
 def _states() -> Panel:
     sql = f"""SELECT site, asset_id, asset_kind, parent_id, rack, state,
-    min(ts) AS first_, max(ts) AS last_, count() AS minutes
-FROM gpufleet.facility_1m FINAL
-WHERE {last(6)} AND state != 'ok' AND {SCOPE}
+    min(ts) AS first_, max(ts) + any(window_s) AS last_, count() AS windows
+FROM {_NOT_OK.rows("site, asset_id, asset_kind, parent_id, rack, state", f"state != 'ok' AND {SCOPE}")}
 GROUP BY site, asset_id, asset_kind, parent_id, rack, state
 ORDER BY last_ DESC LIMIT 100"""
     return table(
@@ -365,11 +363,11 @@ ORDER BY last_ DESC LIMIT 100"""
             "parent_id": Column("Fed by"),
             "rack": Column("Rack", links=(links.to_rack(),)),
             "state": Column("State", width=110, colours={"tripped": colours.BAD, "leak": colours.BAD}),
-            "first_": Column("First minute", units.TIME, width=170),
-            "last_": Column("Last minute", units.TIME, width=170),
-            "minutes": Column("Minutes", width=80),
+            "first_": Column("From", units.TIME, width=170),
+            "last_": Column("Until", units.TIME, width=170),
+            "windows": Column("Minutes or hours", width=120),
         },
-        means="Feeds, PDUs, coolant units and others that were tripped, leaking, degraded or in maintenance. At most "
-        "the last six hours of the range.",
+        means="Feeds, PDUs, coolant units and others that were tripped, leaking, degraded or in maintenance in the "
+        "range: minute by minute up to six hours, else by whole hours.",
         do="Several with one parent and one first minute: the parent is the cause.",
     )

@@ -9,14 +9,27 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Fleet, Power, Rack
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, timeseries
-from infra.grafana.query import FACILITY, RACK, SICK, chosen, gpu_state, known, last, newest_sick, only, recent, share
+from infra.grafana.query import (
+    FACILITY,
+    GPU,
+    RACK,
+    SICK,
+    chosen,
+    gpu_state,
+    known,
+    newest_sick,
+    only,
+    recent,
+    share,
+    weighted,
+)
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND rack = {chosen('rack')}"
 _NODES: Final = f"{only('site')} AND node_id IN (SELECT node_id FROM gpufleet.node_place FINAL WHERE {SCOPE})"
 _NOW: Final = recent("health_1m", where=SCOPE)
 _SITE: Final = links.variable("site")
-_BY_NODE: Final = "GROUP BY time, series\nORDER BY time, series"
+_BY_NODE: Final = "GROUP BY time, series"
 
 
 def board() -> Board:
@@ -121,7 +134,8 @@ def _asset(kind: str) -> str:
 def _node_health() -> Panel:
     sql = f"""SELECT {SICK.time}, node_id AS series, max(state) AS "Value"
 FROM {gpu_state(_NODES)}
-{_BY_NODE}"""
+{_BY_NODE}
+ORDER BY time, series"""
     return timeline(
         Rack.NODE_HEALTH,
         "Nodes, minute by minute",
@@ -129,7 +143,7 @@ FROM {gpu_state(_NODES)}
         height=12,
         links=(links.to_node(links.series(), _SITE),),
         means="Each node's worst GPU in each minute. Silent: nothing came. A blank is a minute for which nothing is "
-        "projected, neither good nor bad. At most the last 24 hours.",
+        "projected, neither good nor bad. Beyond a day the worst minute of each hour.",
         do="All nodes at once: the rack's feed, coolant or switch. One node: open it.",
     )
 
@@ -188,10 +202,9 @@ ORDER BY slot, node_id LIMIT 200"""
 
 
 def _power_by_node() -> Panel:
-    sql = f"""SELECT {RACK.time}, node_id AS series, sum(power_w_sum) / {RACK.covered_s} AS "Value"
-FROM gpufleet.gpu_1m FINAL
-WHERE {last(24)} AND ts <= $__toTime - 60 AND {_NODES}
-{_BY_NODE}"""
+    sql = GPU.by_series(f"""SELECT {GPU.time}, node_id AS series, sum(power_w_sum) / {GPU.covered_s} AS "Value"
+FROM {GPU.rows("node_id, power_w_sum", _NODES)}
+{_BY_NODE}""")
     return timeseries(
         Rack.POWER_BY_NODE,
         "GPU power by node",
@@ -199,16 +212,15 @@ WHERE {last(24)} AND ts <= $__toTime - 60 AND {_NODES}
         unit=units.WATT,
         stack=True,
         links=(links.to_node(links.series(), _SITE),),
-        means="Power of each node's GPUs, stacked to the rack's. At most the last 24 hours.",
+        means="Power of each node's GPUs, stacked to the rack's.",
         do="A node that falls out alone has lost its job or itself; all together: the job, the feed or the cap.",
     )
 
 
 def _temperature() -> Panel:
-    sql = f"""SELECT {RACK.time}, node_id AS series, max(temp_gpu_c_max) AS "Value"
-FROM gpufleet.gpu_1m FINAL
-WHERE {last(24)} AND ts <= $__toTime - 60 AND {_NODES}
-{_BY_NODE}"""
+    sql = GPU.by_series(f"""SELECT {GPU.time}, node_id AS series, max(temp_gpu_c_max) AS "Value"
+FROM {GPU.rows("node_id, temp_gpu_c_max", _NODES)}
+{_BY_NODE}""")
     return timeseries(
         Rack.TEMPERATURE_BY_NODE,
         "Hottest GPU by node",
@@ -217,24 +229,22 @@ WHERE {last(24)} AND ts <= $__toTime - 60 AND {_NODES}
         bottom=None,
         steps=thresholds.GPU_TEMPERATURE,
         links=(links.to_node(links.series(), _SITE),),
-        means="Highest core temperature of each node's GPUs. At most the last 24 hours.",
+        means="Highest core temperature of each node's GPUs.",
         do="All nodes rising together: coolant (below). One node: its fans, cold plates or a blocked path.",
     )
 
 
 def _utilisation() -> Panel:
-    sql = f"""SELECT {RACK.time}, node_id AS series,
-    {share("sum(tensor_active_sum)", "sum(tensor_active_s)")} AS "Value"
-FROM gpufleet.gpu_1m FINAL
-WHERE {last(24)} AND ts <= $__toTime - 60 AND {_NODES}
-{_BY_NODE}"""
+    sql = GPU.by_series(f"""SELECT {GPU.time}, node_id AS series, {weighted("tensor_active")} AS "Value"
+FROM {GPU.rows("node_id, tensor_active_sum, tensor_active_s", _NODES)}
+{_BY_NODE}""")
     return timeseries(
         Rack.UTILISATION_BY_NODE,
         "Tensor pipes busy, by node",
         sql,
         unit=units.RATIO,
         links=(links.to_node(links.series(), _SITE),),
-        means="Mean share of cycles in which tensor pipes worked, per node: work, not waiting. At most 24 hours.",
+        means="Mean share of cycles in which tensor pipes worked, per node: work, not waiting.",
         do="One node below its peers in one job: a straggler; all at zero with busy engines: a hung job (Health).",
     )
 
@@ -284,7 +294,7 @@ GROUP BY time
         "NVLink traffic",
         sql,
         unit=units.BYTES_PER_SECOND,
-        means="Bytes over all NVLinks of the rack's GPUs. At most the last week.",
+        means="Bytes over all NVLinks of the rack's GPUs.",
         do="Falling to zero while engines stay busy: a job waits for a peer, or the domain lost its fabric.",
     )
 
@@ -303,7 +313,7 @@ GROUP BY time
         dashed=("PDU may carry",),
         colours={"PDU": colours.NEUTRAL, "PDU, highest": colours.WARN, "PDU may carry": colours.BAD},
         links=(links.board("Power and cooling", Power.UID, {"site": _SITE}),),
-        means="Power through the PDU of the rack against what it may carry. At most the last week.",
+        means="Power through the PDU of the rack against what it may carry.",
         do="No PDU power and no nodes: the feed tripped. PDU power and no nodes: network or management.",
     )
 
@@ -321,7 +331,7 @@ GROUP BY time
         unit=units.of("facility-telemetry", "supply_temp_c"),
         bottom=None,
         colours={"supply": colours.NEUTRAL, "return": colours.WARN},
-        means="Supply and return of the coolant distribution unit that serves the rack. At most the last week.",
+        means="Supply and return of the coolant distribution unit that serves the rack.",
         do="Both rising: the plant. Only the return rising: more heat or less flow; see flow on Power and cooling.",
     )
 
