@@ -52,7 +52,7 @@ def test_with_a_spool_nothing_is_refused_and_memory_holds_a_window(tmp_path: Pat
     for number in range(1_200):
         fields = {"node_id": NODE, "event": "xid", "code": number}
         assert spool.offer(encoder.encode("node-events", 1_700_000_000_000_000 + number, fields))
-        flying = max(flying, sum(spool._flying_bytes.values()))
+        flying = max(flying, sum(spool._flights.bytes.values()))
     assert spool.spooled > 500, "the rest waits on disk"
     assert flying <= (64 << 10)
     deadline = time.monotonic() + 90

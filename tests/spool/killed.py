@@ -92,7 +92,7 @@ def live(folder: Path, rng: random.Random, number: int) -> None:
         drain_window_bytes=rng.choice([1_000, 100_000]),
     )
     if rng.random() < 0.4:
-        bench.spool._link = Away(1.0)
+        bench.spool._link = bench.spool._draining._link = Away(1.0)
     at = NOON_US + number * 40 * MINUTE_US
     while True:
         message = bench.fact(ts=at) if rng.random() < 0.05 else bench.telemetry(at)
