@@ -11,6 +11,7 @@ from consumers.clock import SystemClock
 from consumers.errors import BadMessageError, Reason
 from consumers.intake import PartitionIntake
 from consumers.letters.letter import Letter
+from consumers.letters.walk import walk
 from consumers.quarantine import decode_error, decodes
 from consumers.schema_book import AskRegistry, SchemaBook
 from consumers.settings import ConsumeSettings
@@ -84,8 +85,9 @@ class Judge:
         """Whether schema ids are a registry's, not the catalogue's."""
         return self._ask is not None
 
-    def verdict(self, message: Again) -> Verdict:
-        """What the consumer would do with it."""
+    def verdict(self, message: Again, *, strictly: bool = False) -> Verdict:
+        """What the consumer would do with it. ``strictly``: the store refused it once, so what Avro does not allow is
+        wrong even where fastavro is lenient (a boolean that is neither 0 nor 1)."""
         kind = KINDS.get(message.topic())
         if kind is None:
             return Verdict(Reason.WRONG_KIND, f"{message.topic()} is no topic of gpufleet's")
@@ -100,6 +102,8 @@ class Judge:
             return Verdict(chunk.bad[0].reason, chunk.bad[0].detail)
         group = next(group for group in chunk.groups.values() if group.messages)
         wrong = decode_error(group.schema, message.value())
+        if wrong is None and strictly and (stop := walk(group.schema, message.value()).stop):
+            wrong = f"byte {stop.at}, {stop.path}: {stop.why}"
         return Verdict(Reason.DECODE if wrong else None, wrong or "", group.schema)
 
     def _verifier(self, topic: str) -> Verify | None:

@@ -43,7 +43,7 @@ class Page:
             message: Again = prepare(self.letter, Repair())
         except ValueError as error:
             return Verdict(Reason(self.letter.reason), str(error))
-        return judge.verdict(message)
+        return judge.verdict(message, strictly=self.letter.reason == Reason.DECODE)
 
     @property
     def mark(self) -> int | None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.datum import HeadError, place, read_string, read_varint
-from consumers.errors import KafkaUnavailableError
+from consumers.errors import KafkaUnavailableError, Reason
 from consumers.letters.judge import Again, Judge, Verdict, again
 from consumers.letters.letter import Key, Letter
 from consumers.store import Wanted
@@ -193,7 +193,7 @@ def _ready(page: Sequence[Letter], judge: Judge, repair: Repair, outcome: Outcom
         except ValueError as error:
             outcome.refuse(letter, letter.reason, str(error))
             continue
-        verdict: Verdict = judge.verdict(message)
+        verdict: Verdict = judge.verdict(message, strictly=letter.reason == Reason.DECODE)
         if verdict.reason is not None:
             outcome.refuse(letter, verdict.reason.value, verdict.detail)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumers.letters.letter import Asked, Group, Key, Letter, Ref
 
@@ -18,6 +18,16 @@ PAGE_LETTERS = 1_000
 GROUPINGS = {"topic": "source_topic", "reason": "reason", "schema": "schema_id", "producer": "source_producer_id"}
 """What letters can be grouped by -> column of dead_letter_states."""
 STATES = ("open", "replayed", "dropped")
+
+
+class Found(NamedTuple):
+    """A letter without its bytes."""
+
+    key: Key
+    bytes: int
+    """Size of its value."""
+    state: str
+    marked: str
 
 
 class Shelf:
@@ -59,27 +69,40 @@ class Shelf:
         """How many letters are meant."""
         return int(self._rows(f"SELECT count() FROM {self._database}.dead_letter_states WHERE {{where}}", asked)[0][0])
 
-    def pages(self, asked: Asked) -> Iterator[list[Letter]]:
-        """The letters meant, oldest first, a bounded number at a time.
+    def keys(self, asked: Asked, page: int = PAGE_LETTERS) -> Iterator[list[Found]]:
+        """Which letters are meant, oldest first, a bounded number at a time; what arrives meanwhile is left out."""
+        newest = f"SELECT toUnixTimestamp64Micro(max(ts)) FROM {self._database}.dead_letter_states WHERE {{where}}"
+        (until,) = self._rows(newest, asked)[0]
+        last = (-(1 << 62), "", "", 0, 0)
+        while True:
+            found = self._rows(
+                "SELECT site, source_topic, producer_id, run_id, seq, toUnixTimestamp64Micro(ts) AS us, bytes, state,"
+                f" toUnixTimestamp64Micro(marked_at), marked_by, why FROM {self._database}.dead_letter_states"
+                " WHERE {where} AND us <= {newest:Int64} AND (us, toString(source_topic), producer_id, run_id, seq)"
+                " > ({us:Int64}, {t:String}, {p:String}, {r:Int64}, {s:Int64})"
+                " ORDER BY us, toString(source_topic), producer_id, run_id, seq LIMIT {page:UInt32}",
+                asked,
+                **dict(zip(("us", "t", "p", "r", "s"), last, strict=True)),
+                newest=int(until),
+                page=page,
+            )
+            if not found:
+                return
+            yield [_found(row) for row in found]
+            _, topic, producer, run, seq, us, *_ = found[-1]
+            last = (int(us), str(topic), str(producer), int(run), int(seq))
 
-        Which ones is decided at the start: what is marked or arrives meanwhile changes nothing.
-        """
-        found = self._rows(
-            "SELECT site, source_topic, producer_id, run_id, seq, toUnixTimestamp64Micro(ts), bytes, state,"
-            " toUnixTimestamp64Micro(marked_at), marked_by, why"
-            f" FROM {self._database}.dead_letter_states WHERE {{where}} ORDER BY ts, source_topic, producer_id, seq",
-            asked,
-        )
-        page: dict[Key, tuple[str, str]] = {}
-        size = 0
-        for site, topic, producer, run, seq, ts, length, state, at, who, why in found:
-            if page and (size + int(length) > PAGE_BYTES or len(page) >= PAGE_LETTERS):
-                yield self._whole(page)
-                page, size = {}, 0
-            marked = f"{state} {_moment(at):%Y-%m-%d %H:%M} by {who}: {why}" if state != "open" else ""
-            page[Key(str(site), str(topic), str(producer), int(run), int(seq), int(ts))] = str(state), marked
-            size += int(length)
-        if page:
+    def pages(self, asked: Asked) -> Iterator[list[Letter]]:
+        """The letters meant with their bytes, oldest first, a bounded number and size at a time."""
+        for keys in self.keys(asked):
+            page: list[Found] = []
+            size = 0
+            for one in keys:
+                if page and size + one.bytes > PAGE_BYTES:
+                    yield self._whole(page)
+                    page, size = [], 0
+                page.append(one)
+                size += one.bytes
             yield self._whole(page)
 
     def letters(self, asked: Asked) -> Iterator[Letter]:
@@ -107,9 +130,10 @@ class Shelf:
                 settings={"async_insert": 0},
             )
 
-    def _whole(self, page: dict[Key, tuple[str, str]]) -> list[Letter]:
+    def _whole(self, page: Sequence[Found]) -> list[Letter]:
         """The letters of a page with their bytes, in its order. One look-up by the sorting key."""
-        keys = list(page)
+        marks = {one.key: (one.state, one.marked) for one in page}
+        keys = list(marks)
         wanted = ", ".join(
             f"({_quoted(k.site)}, {_quoted(k.topic)}, fromUnixTimestamp64Micro({k.ts_us}, 'UTC'),"
             f" {_quoted(k.producer_id)}, {k.run_id}, {k.seq})"
@@ -126,7 +150,7 @@ class Shelf:
         letters = {}
         for site, topic, producer, run, seq, ts, topic_id, partition, append, reason, detail, schema, *raw in found:
             key = Key(str(site), str(topic), str(producer), int(run), int(seq), int(ts))
-            state, marked = page[key]
+            state, marked = marks[key]
             message_key, value, identity = (bytes.fromhex(text) for text in raw[:3])
             headers = {name: bytes.fromhex(text) for name, text in zip(raw[3], raw[4], strict=True)}
             letters[key] = Letter(
@@ -170,6 +194,14 @@ def conditions(asked: Asked) -> tuple[str, dict[str, Any]]:
             parts.append(f"ts {sign} fromUnixTimestamp64Micro({{{name}:Int64}}, 'UTC')")
             values[name] = round(moment.timestamp() * 1e6)
     return " AND ".join(parts), values
+
+
+def _found(row: Sequence[Any]) -> Found:
+    site, topic, producer, run, seq, ts, length, state, at, who, why = row
+    marked = f"{state} {_moment(at):%Y-%m-%d %H:%M} by {who}: {why}" if state != "open" else ""
+    return Found(
+        Key(str(site), str(topic), str(producer), int(run), int(seq), int(ts)), int(length), str(state), marked
+    )
 
 
 def _moment(us: Any) -> datetime:

@@ -237,7 +237,7 @@ def drop(
         asked = replace(asked, states=("dropped", "replayed"))
     count = 0
     with shelf(settings) as kept, trouble():
-        for page in kept.pages(asked):
+        for page in kept.keys(asked):
             count += len(page)
             if not dry_run:
                 kept.mark([one.key for one in page], "reopened" if undo else "dropped", who or _me(), why)

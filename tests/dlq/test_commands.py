@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import click
 import pytest
 
+from consumers.letters.letter import Asked
+from consumers.letters.shelf import STATES
+from infra.cli.dlq import command
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.store.process import StoreProcess
 from schemas import catalogue
@@ -52,6 +59,26 @@ def mine(groups: list[dict[str, object]]) -> dict[tuple[object, object], object]
 
 def example(desk: Desk, reason: str) -> str:
     return next(str(one.ref) + f"@{one.key.run_id}" for one in desk.letters() if one.reason == reason)
+
+
+def test_letters_are_read_page_by_page_each_once(desk: Desk) -> None:
+    asked = Asked(states=STATES)
+    whole = [one.key for page in desk.shelf.keys(asked) for one in page]
+    small = [one.key for page in desk.shelf.keys(asked, page=2) for one in page]
+    assert len(whole) >= 6
+    assert small == whole
+    assert len(set(small)) == len(small)
+    assert [one.key for one in desk.shelf.letters(asked)] == whole
+
+
+def test_every_command_of_the_docs_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quarantine.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.strip().splitlines()]
+    calls = [shlex.split(line, comments=True) for line in lines if line.startswith("gpufleet dlq ")]
+    assert len(calls) >= 6
+    assert isinstance(command, click.Group)
+    for call in calls:
+        command.commands[call[2]].make_context(call[2], call[3:]).close()
 
 
 def test_list_counts_letters_that_are_alike(desk: Desk) -> None:

@@ -10,10 +10,12 @@ from consumers.batch import Bad
 from consumers.dead_letters import HEADERS_BYTES_MAX, KEY_BYTES_MAX, letter, run_of
 from consumers.errors import Reason
 from consumers.letters import origin
-from consumers.letters.judge import Judge, again
+from consumers.letters.judge import Again, Judge, again
 from consumers.letters.letter import Key, Letter, Ref
 from consumers.letters.origin import Origin
+from consumers.letters.walk import walk
 from consumers.settings import ConsumeSettings
+from schemas import catalogue
 from tests.consumers.fakes import FakeMessage
 from tests.consumers.fleet import Node
 from tests.security.support import SITE, consumer_signing, signed, site_keys
@@ -106,6 +108,20 @@ def test_a_letter_stays_small_enough_for_the_broker() -> None:
     many = [(f"h{i}", b"x" * 100) for i in range(1_000)]
     _, record = letter(bad(headers=many), "id", "s")
     assert sum(len(value) for value in record["headers"].values()) <= HEADERS_BYTES_MAX
+
+
+def test_what_the_store_refused_is_judged_strictly() -> None:
+    """fastavro takes any byte for true; the store does not."""
+    schema = catalogue.latest("node-telemetry")
+    sent = Node("n", "s").event("node-telemetry", ts=TS)
+    at = next(span.start for span in walk(schema, sent.value).spans if span.path == "clock_synced")
+    value = sent.value[:at] + b"\2" + sent.value[at + 1 :]
+    message = Again(sent.topic, 0, sent.key, value, sent.headers, TS)
+    judge = Judge(ConsumeSettings(kafka={}))
+    assert judge.verdict(message).reason is None
+    verdict = judge.verdict(message, strictly=True)
+    assert verdict.reason is Reason.DECODE
+    assert f"byte {at}, clock_synced: expected 00 or 01" in verdict.detail
 
 
 def test_of_headers_with_one_name_the_first_is_kept() -> None:
