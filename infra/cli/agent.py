@@ -154,6 +154,8 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
             sysfs=agent.nic.sysfs,
             spool_dir=(agent.spool.dir or folder / "spool") if agent.spool.enabled else None,
             spool=spool_settings(agent.spool),
+            metrics_host=agent.metrics_host,
+            metrics_port=agent.metrics_port or None,
         )
     except AgentSettingsError as error:
         raise UsageError(str(error)) from None

@@ -286,6 +286,8 @@ class AgentSettings(Section):
     ticks_per_event: int = Field(5, ge=1, le=60, description="K: samples per fast-lane event; divides a minute.")
     buffer_mb: int = Field(256, ge=8, description="Bound on unacknowledged events in memory.")
     state_dir: Path = Field(Path("gpufleet-state"), description="Folder of the journal: last seq per run and topic.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the agent's /metrics.")
+    metrics_port: int = Field(9466, ge=0, le=65535, description="Port of the agent's /metrics; 0 = none.")
     spool: AgentSpool = Field(default_factory=AgentSpool)
     nvml: NvmlSource = Field(default_factory=NvmlSource)
     kmsg: KmsgSource = Field(default_factory=KmsgSource)

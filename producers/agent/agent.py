@@ -112,6 +112,19 @@ class Agent:
             lanes.append((Lane(topic, interval_ms * 1000, ticks, self.gpus), Merger(self.gpus, counters)))
         return lanes[0], lanes[1]
 
+    @property
+    def run_id(self) -> int:
+        return self._journal.run_id
+
+    @property
+    def journal_unsaved(self) -> str:
+        """Why the journal is in memory alone; empty = it is on disk."""
+        return self._journal.unsaved
+
+    def sources_up(self) -> list[tuple[str, bool]]:
+        """Each source, and whether it answers."""
+        return [(runner.source.name, bool(runner.health.up)) for runner in self._all]
+
     def post(self, fact: Fact) -> None:
         """Take a fact from any thread."""
         self._facts.put(fact)

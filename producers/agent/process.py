@@ -30,6 +30,14 @@ FLUSH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """The run that is going on, for whoever looks at it from outside."""
+
+    agent: Agent
+    outbox: KafkaOutbox | SpoolOutbox
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How an agent's process ended."""
 
@@ -53,6 +61,9 @@ class AgentProcess:
         self._clock = clock or SystemClock()
         self._stop_reason: str | None = None
         self._agent: Agent | None = None
+        self._now: Run | None = None
+        self.metrics_port = 0
+        """Where /metrics is served while it runs; 0 = nowhere."""
 
     def stop(self, reason: str) -> None:
         """End soon."""
@@ -76,7 +87,7 @@ class AgentProcess:
         settings, folder = self._settings, journal_folder(self._settings.state_dir)
         runs = sent = dropped = spooled = 0
         end = None if for_s is None else self._clock.mono_s() + for_s
-        with _locked(folder):
+        with _locked(folder), self._metrics():
             while True:
                 runs += 1
                 given = Journal.start(folder, settings.site, [settings.node_id], TOPICS, in_memory=True)
@@ -85,7 +96,7 @@ class AgentProcess:
                 agent = Agent(
                     settings, self._clock, given, encoder, outbox, sources(settings, self._clock), self._version
                 )
-                self._agent = agent
+                self._agent, self._now = agent, Run(agent, outbox)
                 if self._stop_reason is not None:
                     agent.stop(self._stop_reason)
                 try:
@@ -95,6 +106,7 @@ class AgentProcess:
                     reason, again = str(stepped), self._stop_reason is None
                 finally:
                     left = outbox.close(FLUSH_S)
+                    self._now = None
                     if isinstance(outbox, SpoolOutbox):
                         spooled, dropped = outbox.spooled, dropped + outbox.health().given_up
                     given.close()
@@ -103,6 +115,22 @@ class AgentProcess:
                     journal.prune(folder, given.run_id)
                 if not again:
                     return Outcome(reason, runs, sent, dropped, left + agent.outgoing.waiting, spooled)
+
+    @contextmanager
+    def _metrics(self) -> Iterator[None]:
+        """The page for Prometheus, where the settings name a port for one."""
+        port = self._settings.metrics_port
+        if port is None:
+            yield
+            return
+        from producers.agent.metrics import MetricsPage
+
+        page = MetricsPage(self._settings.metrics_host, port, lambda: self._now)
+        self.metrics_port = page.port
+        try:
+            yield
+        finally:
+            page.close()
 
     def _outbox(
         self,

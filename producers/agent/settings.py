@@ -61,6 +61,9 @@ class AgentSettings:
     spool_dir: Path | None = None
     """Folder of the durable spool; None = events wait for the broker in memory alone."""
     spool: SpoolSettings = field(default_factory=SpoolSettings)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    """Port of /metrics; 0 = any free one, None = no page."""
 
     def __post_init__(self) -> None:
         per_minute, rest = divmod(MINUTE_MS, max(self.interval_ms, 1))

@@ -166,9 +166,11 @@ class Segment:
         return damages
 
     def records(self) -> Iterator[Record]:
-        """Every record that can be read, acknowledged ones included, in the order they came."""
+        """Every record that can be read, acknowledged ones included, in the order they came; each ordinal once."""
+        seen: set[int] = set()
         for piece in self._pieces(self._packed if self.packed else self._raw):
-            if isinstance(piece, Record):
+            if isinstance(piece, Record) and piece.ordinal not in seen:
+                seen.add(piece.ordinal)
                 yield piece
 
     # what the broker acknowledged
