@@ -16,7 +16,8 @@ from consumers.clock import Clock, SystemClock
 from consumers.projector.store import Store, rows
 from consumers.rebuild import compare, gone, state, tables, tenant
 from consumers.rebuild.compare import Range, Settled
-from consumers.rebuild.log import Counted, LogReader
+from consumers.rebuild.log import LogReader
+from consumers.rebuild.reading import Counted
 from consumers.rebuild.report import Plan, Reading, Report
 from consumers.rebuild.state import Job, Position
 from consumers.rebuild.tables import BESIDE, SWAP, Ddl, RebuildError, now_us
@@ -155,6 +156,12 @@ class EventRebuild:
         self.report.hours = compare.events(
             self.store, self.layout, span, Settled(live_us, beside_us), lost.touches, self.means.say
         )
+        known = self._dead_letters()
+        if self.report.bad > known:
+            self.report.doubtful = (
+                f"{self.report.bad:,} messages were refused, but only {known:,} of {self.kind.topic} are known as dead"
+                " letters: are keys or settings other than when they came (docs/rebuild.md)?"
+            )
         return self.report
 
     def discard(self) -> bool:
@@ -209,6 +216,10 @@ WHERE topic = {tables.quoted(self.kind.topic)} AND topic_id = {tables.quoted(sel
             if not lacks or time.monotonic() >= deadline or time.monotonic() - moved >= still_s:
                 return lacks
             time.sleep(0.2)
+
+    def _dead_letters(self) -> int:
+        here = f"source_topic = {tables.quoted(self.kind.topic)} AND source_topic_id = {tables.quoted(self.topic_id)}"
+        return int(rows(self.store, f"SELECT uniqExact(run_id, seq) FROM gpufleet.dead_letters WHERE {here}")[0][0])
 
     def _beside(self) -> EventStore:
         return EventStore(self.means.connect, self.means.settings.database, BESIDE)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from consumers.assignment import TIMEOUT_S
 from consumers.backoff import Backoff
-from consumers.batch import Bad, Chunk
+from consumers.batch import Chunk
 from consumers.boot import BootWatch
 from consumers.clock import Clock, SystemClock
 from consumers.commit import CommitHorizon
@@ -32,6 +31,7 @@ from consumers.intake import PartitionIntake, identity_of
 from consumers.ledger import Lateness
 from consumers.metrics import Metrics
 from consumers.quarantine import decodes
+from consumers.rebuild.reading import Counted, NoLetters, PartitionReading
 from consumers.rebuild.state import Position
 from consumers.rebuild.throttle import Throttle
 from consumers.schema_book import SchemaBook
@@ -57,46 +57,6 @@ HORIZON_S = 5.0
 TAIL_S = 2.0
 """How long a partition is read on beyond its end while messages come: the embedded broker tells its end too low."""
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
-
-
-@dataclass(slots=True)
-class Counted:
-    """What reading has done so far."""
-
-    messages: int = 0
-    """Read from the log."""
-    skipped: int = 0
-    """Of these, events outside the range of time."""
-    rows: int = 0
-    """Inserted."""
-    duplicates: int = 0
-    """In the table already: sent twice, or read again after a kill."""
-    bad: int = 0
-    """Dead letters: told of when they came, left out here."""
-    minutes: set[int] = field(default_factory=set)
-    """UTC minutes of the rows inserted, seconds since 1970."""
-
-
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """One partition while it is read."""
-
-    intake: PartitionIntake
-    horizon: CommitHorizon
-    position: Position
-    until: int
-    seen: int
-    """One past the last message taken from Kafka, in the range or not."""
-    tail_from: float | None = None
-    ended: bool = False
-    blocked_until: float = 0.0
-
-
-class _NoLetters:
-    """Messages that cannot be stored are dead letters since they came."""
-
-    def write(self, bad: Sequence[tuple[Bad, str]]) -> None:
-        """Nothing to write."""
 
 
 Save = Callable[[Mapping[int, Position]], None]
@@ -130,12 +90,12 @@ class LogReader:
         lateness = Lateness(int(settings.late_after_s * 1e6), 0)
         guard = StallGuard(float("inf"), clock)  # nobody else writes to the table: no zombie can be made of this
         self._deliveries = Deliveries(
-            Delivery(store, _NoLetters(), guard, clock, metrics, lateness), settings.insert_threads
+            Delivery(store, NoLetters(), guard, clock, metrics, lateness), settings.insert_threads
         )
         self._flush = FlushPolicy(settings, clock.monotonic())
         self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, random.random)
         self._boot = BootWatch()
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, PartitionReading] = {}
         self._kafka = KafkaConsumer(
             {
                 "queued.max.messages.kbytes": max(1, settings.fetch_queue_bytes >> 10),
@@ -229,7 +189,7 @@ class LogReader:
                 verify=self._verify,
             )  # fmt: skip
             horizon = CommitHorizon(HORIZON_S, begin, None)
-            self._readings[number] = _Reading(intake, horizon, position, until[number], begin)
+            self._readings[number] = PartitionReading(intake, horizon, position, until[number], begin)
             self._readings[number].ended = begin >= until[number]
         self._boot.restarted(self._store.boot())
         assigned = [
@@ -260,7 +220,7 @@ class LogReader:
         self._ends(at_once=exactly or not messages)
         self._throttle.took(len(messages))
 
-    def _take(self, reading: _Reading, messages: list[KafkaMessage], *, exactly: bool) -> None:
+    def _take(self, reading: PartitionReading, messages: list[KafkaMessage], *, exactly: bool) -> None:
         wanted = []
         for message in messages:
             error = message.error()
@@ -313,7 +273,7 @@ class LogReader:
         if ended:
             self._kafka.incremental_unassign(ended)
 
-    def _overtaken(self, reading: _Reading) -> None:
+    def _overtaken(self, reading: PartitionReading) -> None:
         """Retention took what comes next: named, never jumped over in silence."""
         where = TopicPartition(self._kind.topic, reading.intake.partition)
         low, high = self._kafka.get_watermark_offsets(where, timeout=TIMEOUT_S)
@@ -327,7 +287,7 @@ class LogReader:
         log.error("%s[%d]: retention took offsets %d to %d", where.topic, where.partition, wanted, low - 1)
         self._back(reading, low)
 
-    def _back(self, reading: _Reading, offset: int) -> None:
+    def _back(self, reading: PartitionReading, offset: int) -> None:
         reading.seen = offset
         self._kafka.seek(TopicPartition(self._kind.topic, reading.intake.partition, offset))
 

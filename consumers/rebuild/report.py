@@ -67,6 +67,8 @@ class Report:
     recompute: list[tuple[int, int]] = field(default_factory=list)
     """Ranges that the projector was asked to compute anew."""
     notes: list[str] = field(default_factory=list)
+    doubtful: str = ""
+    """Why what was built should not be trusted: it is not exchanged."""
 
     @property
     def differing(self) -> list[Hour]:
@@ -93,6 +95,7 @@ class Report:
             "put_back": self.put_back,
             "recompute": [list(one) for one in self.recompute],
             "notes": self.notes,
+            "doubtful": self.doubtful,
         }
 
 

@@ -20,7 +20,7 @@ from consumers.rebuild.compare import IDENTITY, SLICE_ROWS, Hour, Range
 from consumers.rebuild.events import EventRebuild
 from consumers.rebuild.report import together
 from consumers.rebuild.state import Job, Position
-from consumers.rebuild.tables import BESIDE, HOUR_S, SWAP, Ddl, Layout, numbers
+from consumers.rebuild.tables import BESIDE, HOUR_S, SWAP, Ddl, Layout, RebuildError, numbers
 from consumers.store import EventStore
 
 INSERTS = {
@@ -40,6 +40,8 @@ ON_FROM_THEN = ("node_events", "inventory", "allocations", "leases")
 def exchange(rebuild: EventRebuild, job: Job) -> None:
     """Exchange every partition with an hour that differs; then what follows from the rows follows."""
     report, store, layout = rebuild.report, rebuild.store, rebuild.layout
+    if report.doubtful:
+        raise RebuildError(f"nothing is exchanged: {report.doubtful}")
     hours: dict[str, list[Hour]] = {}
     for hour in report.differing:
         hours.setdefault(layout.partition(hour.start), []).append(hour)

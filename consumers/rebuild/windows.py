@@ -223,6 +223,9 @@ HAVING count() > 0""",
         high = min(now - SETTLE_S, end if end is not None else now)
         if self.table in (HEALTH_1M, HEALTH_1H, RACK_1H, SICK_1M, JOB_1M):
             high = min(high, ledger.load_frontier(self.store) or 0)
+            # Silence from before the projector's first look was never computed.
+            [(looked,)] = rows(self.store, "SELECT toUnixTimestamp(min(ts)) FROM gpufleet.health_1m")
+            low = max(low, -(-int(looked) // step) * step)
         high = high // step * step
         return Range(low, max(low, high))
 

@@ -116,7 +116,6 @@ def rebuild(
         client.close()
         journal.close()
     best = {name: max(some, key=lambda one: one.per_cpu_s) for name, some in passes.items()}
-    steady = best["steady"]
     return {
         "live": live.as_dict(),
         "rebuild": best["rebuild"].as_dict(),

@@ -186,6 +186,8 @@ def show(report: Report) -> None:
         click.echo(
             f"... and {len(report.hours) - len(listed)} more hours, {len(told)} of all not equal; --json has all"
         )
+    if report.doubtful:
+        click.echo(f"DOUBTFUL: {report.doubtful}")
     for note in report.notes:
         click.echo(note)
     if report.behind:

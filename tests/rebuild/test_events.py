@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from consumers.attribution.rewrite import reassign, wrong_rows_sql
+from consumers.rebuild.tables import RebuildError
 from schemas.catalogue import KINDS
 from tests.consumers.fleet import Node, Sender
 from tests.consumers.running import eventually
@@ -98,6 +99,10 @@ def test_a_message_sent_twice_and_one_that_cannot_be_stored_count_once_and_not_a
     report = place.run()
     assert report.equal
     assert (report.rows, report.duplicates, report.bad) == (10, 4, 1)
+    assert not report.doubtful
+    place.ch.command("ALTER TABLE gpufleet.dead_letters DELETE WHERE 1", settings=MUTATION)
+    with pytest.raises(RebuildError, match="1 messages were refused, but only 0"):
+        place.run(swap=True)
 
 
 def counts_letters(place: Place) -> int:
