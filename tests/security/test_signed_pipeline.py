@@ -76,9 +76,12 @@ def test_what_is_signed_is_stored_and_everything_else_is_a_dead_letter_with_its_
     good = [signed(keys, Node(f"{site}-{i}", site).event(TELEMETRY), site) for i in range(12)]
     gateway = Node(f"{site}-gateway", site)
     good += [signed_with(acme, gateway.event(USAGE, tenant="acme"))]
+    # before the producer's own event comes: the same identity, unsigned and with other values
+    squatter = replace(good[6], value=good[6].value[:-4] + bytes(4), headers=good[6].headers[:1])
     about_another = Node(f"{site}-thief", site).event(TELEMETRY, node_id="n2")
     bad = [
         Node(f"{site}-unsigned", site).event(TELEMETRY),
+        squatter,
         with_signature(signed(keys, Node(f"{site}-wrong", site).event(TELEMETRY), site), lambda s: s[:-1] + b"\0"),
         signed_with(thief, Node(f"{site}-victim", site).event(TELEMETRY)),
         signed_with(thief, replace(about_another, key=f"{site}-thief".encode())),
@@ -91,9 +94,13 @@ def test_what_is_signed_is_stored_and_everything_else_is_a_dead_letter_with_its_
     with consumer:
         sender.send([*good[:6], *bad, *good[6:]])
         eventually(lambda: len(letters(ch, site)) == len(bad) and stored_as_sent(ch, good, site))
+        sender.send(good[:3])  # captured and sent again: the same events, and stored already
+        again = consumer.consumer.metrics.duplicates.labels(TELEMETRY)
+        eventually(lambda: again._value.get() >= 3)
     found = letters(ch, site)
     assert set(found) == {
         (f"{site}-unsigned", "unsigned"),
+        (good[6].record["producer_id"], "unsigned"),
         (f"{site}-wrong", "signature"),
         (f"{site}-victim", "signature"),
         (f"{site}-thief", "foreign"),

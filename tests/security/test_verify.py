@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from consumers.errors import FatalError, Reason
@@ -275,6 +277,28 @@ def test_one_good_message_is_enough_for_a_flood_of_bad_ones_to_stop_nobody() -> 
     assert len(verify([Appended(bad, 0)] * 900)) == 900
     assert verify([Appended(good, 0)]) == []
     assert len(verify([Appended(bad, 0)] * 2_000)) == 2_000
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
+def test_no_change_of_a_signed_message_gets_through_and_none_makes_the_verifier_fall(data: st.DataObject) -> None:
+    one = signed(KEYS, node().event("node-telemetry", ts=1_763_800_000_000_000))
+    parts = {"key": one.key, "value": one.value, **dict(one.headers)}
+    name = data.draw(st.sampled_from(sorted(parts)))
+    old = parts[name]
+    at = data.draw(st.integers(0, len(old)))
+    parts[name] = data.draw(
+        st.one_of(
+            st.binary(max_size=80),
+            st.binary(min_size=1, max_size=4).map(lambda some: old[:at] + some + old[at:]),
+            st.binary(min_size=1, max_size=4).map(lambda some: old[:at] + some + old[at + len(some) :]),
+            st.integers(0, 8).map(lambda size: old[:at] + old[at + size :]),
+        )
+    )
+    hypothesis.assume(parts[name] != old)
+    headers = [(identity.HEADER, parts[identity.HEADER]), (signing.HEADER, parts[signing.HEADER])]
+    changed = replace(one, key=parts["key"], value=parts["value"], headers=headers)
+    assert [refused.position for refused in verdicts([one, changed, one])] == [1]
 
 
 @pytest.mark.parametrize("scope", list(Scope))
