@@ -6,6 +6,7 @@ import base64
 import contextlib
 import gzip
 import socket
+import time
 import urllib.parse
 import zlib
 
@@ -182,6 +183,27 @@ def test_a_small_body_that_unpacks_to_gigabytes_is_refused_in_little_memory(flee
     reply = answer(fleet, head.encode() + bomb)
     assert b"Code: 62" in reply
     assert psutil.Process(fleet.pid).memory_info().rss - before < 150 << 20
+
+
+def test_requests_of_one_tenant_that_never_end_keep_nobody_else_out(fleet: StoreProcess) -> None:
+    head = (
+        b"POST / HTTP/1.1\r\nHost: s\r\nX-ClickHouse-User: anna\r\nX-ClickHouse-Key: pw\r\n"
+        b"Content-Length: 1000000\r\n\r\nSELECT "
+    )
+    with contextlib.ExitStack() as wires:
+        for _ in range(64):
+            wire = wires.enter_context(socket.create_connection((fleet.host, fleet.port), timeout=30))
+            wire.sendall(head)
+        deadline = time.monotonic() + 30
+        while ask(fleet, "anna", "SELECT 1")[0] != 429:
+            assert time.monotonic() < deadline, "the next one is refused"
+            time.sleep(0.1)
+        assert ask(fleet, "betty", "SELECT 1") == (200, "1\n")
+        assert ask(fleet, fleet.username, "SELECT 1") == (200, "1\n")
+    deadline = time.monotonic() + 30
+    while ask(fleet, "anna", "SELECT 1") != (200, "1\n"):
+        assert time.monotonic() < deadline, "she may ask again once they are gone"
+        time.sleep(0.1)
 
 
 def test_a_long_statement_does_not_keep_others_waiting(fleet: StoreProcess) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -41,6 +41,8 @@ from infra.embedded.store.users import Kind, User
 _LOG = logging.getLogger(__name__)
 MOST_WAITING: Final = 256
 """Requests in work or waiting for a thread; more are refused (429)."""
+MOST_WAITING_TENANT: Final = 64
+"""The same of one tenant: requests that dribble in for ever must not keep everybody else out."""
 FOLLOW_USERS_S: Final = 1.0
 """How often the users' files are looked at when nobody asks anything."""
 
@@ -75,6 +77,8 @@ class Server:
         self._running: dict[str, set[str]] = defaultdict(set)
         """User -> the marks of its statements in work."""
         self._waiting = 0
+        self._waiting_of: Counter[str] = Counter()
+        """Of tenants."""
         self._nobody = User("nobody", Kind.READER, "scrypt$14$" + "00" * 16 + "$" + secrets.token_hex(32))
 
     def application(self) -> web.Application:
@@ -133,8 +137,15 @@ class Server:
             message = f"more than {MOST_WAITING} requests are waiting"
             return failure(Refusal(TOO_MANY_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message, 429), headers)
         self._waiting += 1
+        tenant = ""
         try:
             user = await self._user(http)
+            if user.kind is Kind.TENANT:
+                tenant = user.name
+                self._waiting_of[tenant] += 1
+                if self._waiting_of[tenant] > MOST_WAITING_TENANT:
+                    message = f"more than {MOST_WAITING_TENANT} requests of {tenant} are waiting"
+                    raise Refusal(TOO_MANY_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message, 429)
             most = bodies.MAX_SQL if user.kind is Kind.ADMIN else bodies.MAX_SQL_OTHERS
             ask = await request.read(http, self._spool, most)
             if ask is None:
@@ -148,6 +159,10 @@ class Server:
             return failure(Refusal(UNKNOWN_EXCEPTION, "UNKNOWN_EXCEPTION", message, 500), headers)
         finally:
             self._waiting -= 1
+            if tenant:
+                self._waiting_of[tenant] -= 1
+                if not self._waiting_of[tenant]:
+                    del self._waiting_of[tenant]
 
     async def _user(self, http: web.Request) -> User:
         name, password = request.credentials(http)
