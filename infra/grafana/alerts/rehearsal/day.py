@@ -43,7 +43,7 @@ class Plan:
     hours: float = 24.0
     nodes: int = 64
     rate_scale: float = 30.0
-    """Random faults, over the published rates: a fleet so small would see one in days."""
+    """Random faults, over the published rates: a fleet so small would see one in days. 0 = none."""
     seed: int = 1
     one_job: bool = False
     """The whole fleet is one training job of H100, in which one GPU after another slows down by 15 %."""
@@ -67,7 +67,7 @@ def scenario(plan: Plan) -> Scenario:
     rates = whole.faults
     faults = Faults(
         rate_scale=plan.rate_scale,
-        bad_gpus=1,
+        bad_gpus=1 if plan.rate_scale else 0,
         bad_gpu_errors_per_day=2.0,
         stragglers_per_day_1000_gpus=rates.stragglers_per_day_1000_gpus * plan.rate_scale,
         silent_per_day_1000_nodes=rates.silent_per_day_1000_nodes * plan.rate_scale,

@@ -49,7 +49,8 @@ class Verdict:
         planned = {n for n, cause in enumerate(self.causes) if cause.planned}
         pages = [(n, note) for n, notes in self.of.items() for note in notes if note.rule.severity is Severity.PAGE]
         fixed = sum(n in planned for n, _ in pages)
-        scale = FULL_FLEET_GPUS / self.day.gpus / self.day.plan.rate_scale * 24 / self.day.plan.hours
+        rate = self.day.plan.rate_scale
+        scale = FULL_FLEET_GPUS / self.day.gpus / rate * 24 / self.day.plan.hours if rate else 0.0
         stray = sum(note.rule.severity is Severity.PAGE for note in self.false)
         return fixed + stray + (len(pages) - fixed) * scale
 
