@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from consumers.audit import Expected, audit
 from consumers.letters.judge import Again, Judge
 from consumers.letters.replay import Repair, Sender
 from infra.embedded.store.process import StoreProcess
@@ -75,6 +76,10 @@ def test_letters_of_a_schema_that_is_known_by_now_are_stored_once(migrated_store
         assert (again.already, again.sent) == (6, 0)
     assert counts(at.client, TOPIC, site) == (6, 6)
     assert [one.state for one in at.letters()] == ["replayed"] * 6
+    for node in nodes:
+        given_out = [Expected(node.name, node.run_id, TOPIC, 2, ended=True)]
+        report = audit(at.client, given_out, node=node.name, compare_windows="none")
+        assert (report.lost, report.duplicated) == (0, 0)
     assert "by ann: test" in at.letters()[0].marked
 
 
