@@ -34,7 +34,7 @@ def signer(
     every producer of the site. ConfigError when the keys cannot be read or do not cover that, or when signing.mode is
     require and there is none.
     """
-    keys = None if whole_site else _producer_keys(settings)
+    keys = None if whole_site else producer_keys(settings)
     chosen: Watched[SiteKeys] | Watched[tuple[ProducerKey, ...]] | None = keys or site_keys(settings)
     if chosen is None:
         if settings.signing.mode == "require":
@@ -77,7 +77,8 @@ def consumer_signing(settings: Settings) -> Signing | None:
     return Signing(keys, Policy(given.mode, dict(given.modes), required), sign)
 
 
-def _producer_keys(settings: Settings) -> Watched[tuple[ProducerKey, ...]] | None:
+def producer_keys(settings: Settings) -> Watched[tuple[ProducerKey, ...]] | None:
+    """The keys handed to this producer, where they are configured. ConfigError when they cannot be used."""
     path, text = _source(settings, "key")
     try:
         return Watched(parse_producer_keys, path, text) if path or text else None

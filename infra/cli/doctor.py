@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
 import click
 
@@ -28,10 +29,10 @@ def command(ctx: click.Context, settings: Settings, areas: tuple[str, ...], as_j
 
     Writes one small message to the topic gpufleet-doctor. Exit code 1 if anything fails.
     """
-    from infra.doctor import kafka, machine, registry, report, store
+    from infra.doctor import kafka, machine, registry, report, signing, store
 
     checks: dict[str, report.Check] = {
-        "machine": partial(machine.check, settings),
+        "machine": lambda: chain(machine.check(settings), signing.check(settings)),
         "kafka": partial(kafka.check, settings),
         "store": partial(store.check, settings),
         "registry": partial(registry.check, settings),
