@@ -20,26 +20,29 @@ from consumers.letters.walk import walk
 from schemas.catalogue import Schema
 from schemas.framing import PREFIX_BYTES
 
-EXPLAINED_BYTES = 16 << 10
-"""Larger messages are only refused here, in the main loop's time; `gpufleet dlq show` explains them."""
+EXPLAINED = 10
+EXPLAINED_BYTES = 64 << 10
+"""So many messages of a refused batch, and no larger ones, are read field by field to name the byte that is wrong:
+that takes milliseconds each. `gpufleet dlq show` explains every letter."""
 
 
-def decode_error(schema: Schema, value: bytes) -> str | None:
-    """What is wrong with a framed datum: None, or what was expected and found."""
+def decode_error(schema: Schema, value: bytes, *, explain: bool = False) -> str | None:
+    """What is wrong with a framed datum: None, or what was found. ``explain``: with byte and field."""
     datum = io.BytesIO(value)
     datum.seek(PREFIX_BYTES)
     try:
         # Text that is not UTF-8 is stored as it is: the store does not mind, so neither must this.
         fastavro.schemaless_reader(datum, schema.parsed, handle_unicode_errors="replace")
     except Exception as error:  # noqa: BLE001  # random bytes make fastavro raise nearly anything
-        return f"cannot be decoded with {schema.definition['name']} v{schema.version}: {_where(schema, value, error)}"
+        where = _where(schema, value, error, explain=explain)
+        return f"cannot be decoded with {schema.definition['name']} v{schema.version}: {where}"
     left = len(value) - datum.tell()
     return f"{left} bytes follow the datum of {schema.definition['name']} v{schema.version}" if left else None
 
 
-def _where(schema: Schema, value: bytes, error: Exception) -> str:
-    """Byte and field for people, as far as finding them is cheap; what fastavro says is often only where it stood."""
-    stop = walk(schema, value).stop if len(value) <= EXPLAINED_BYTES else None
+def _where(schema: Schema, value: bytes, error: Exception, *, explain: bool) -> str:
+    """Byte and field for people; else the error's name alone, since fastavro's words hold addresses of objects."""
+    stop = walk(schema, value).stop if explain else None
     if stop is None:
         return type(error).__name__
     return f"byte {stop.at}, {stop.path}: {stop.why}" if stop.path else f"byte {stop.at}: {stop.why}"
@@ -52,9 +55,10 @@ def decodes(message: Message, group: Group) -> str | None:
 
 def find_bad(schema: Schema, messages: Sequence[Message]) -> list[Bad]:
     """The messages that fastavro cannot decode to the last byte."""
-    bad = []
+    bad: list[Bad] = []
     for message in messages:
-        wrong = decode_error(schema, message.value() or b"")
+        value = message.value() or b""
+        wrong = decode_error(schema, value, explain=len(bad) < EXPLAINED and len(value) <= EXPLAINED_BYTES)
         if wrong:
             bad.append(Bad(message, Reason.DECODE, wrong, producer_of(message)))
     return bad

@@ -101,7 +101,7 @@ class Judge:
         if chunk.bad:
             return Verdict(chunk.bad[0].reason, chunk.bad[0].detail)
         group = next(group for group in chunk.groups.values() if group.messages)
-        wrong = decode_error(group.schema, message.value())
+        wrong = decode_error(group.schema, message.value(), explain=True)
         if wrong is None and strictly and (stop := walk(group.schema, message.value()).stop):
             wrong = f"byte {stop.at}, {stop.path}: {stop.why}"
         return Verdict(Reason.DECODE if wrong else None, wrong or "", group.schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+from dataclasses import replace
 from typing import Any
 
 import fastavro
@@ -13,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.letters.walk import dump, walk
-from consumers.quarantine import decode_error
+from consumers.quarantine import EXPLAINED, decode_error, find_bad
 from schemas import catalogue, framing
 from schemas.catalogue import Schema
 from schemas.container import zigzag_varint
+from tests.consumers.fakes import FakeMessage
 from tests.consumers.fleet import Node
 from tests.consumers.test_bad_messages import shaped
 from tests.schemas.freeze import path
@@ -151,3 +153,13 @@ def test_the_dump_marks_one_byte() -> None:
     assert "[  ]" in dump(b"abc", 3)[-1], "a byte that is missing"
     assert "[  ]" in dump(bytes(16), 16)[-1]
     assert dump(b"", 0)
+
+
+def test_a_flood_of_bad_messages_is_not_read_field_by_field() -> None:
+    """Naming the byte takes milliseconds: the first few letters of a batch say it, and `show` says it of all."""
+    schema, value = telemetry()
+    sent = [replace(Node(f"n{i}", "s").event(TOPIC), value=value[:-5]) for i in range(30)]
+    found = find_bad(schema, [FakeMessage(one, i) for i, one in enumerate(sent)])
+    assert len(found) == 30
+    assert all(f"byte {len(value) - 5}, " in one.detail for one in found[:EXPLAINED])
+    assert {one.detail for one in found[EXPLAINED:]} == {"cannot be decoded with NodeTelemetry v1: EOFError"}
