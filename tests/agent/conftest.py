@@ -1,4 +1,4 @@
-"""The stub NVML library, compiled once and bound to a control file per test."""
+"""The stub NVML library, compiled once and bound to a control file per test; and a source that plays NVML."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.bench.stub_nvml import Control, Stub, compile_stub
+from tests.agent.support import Told, gpu_sample
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,11 @@ def stub(stub_library: Path, tmp_path: Path) -> Iterator[Stub]:
     assert library.nvml_stub_open(str(made.path).encode()) == 0
     yield made
     made.control.hang_call = b""  # nobody may stay in the stub
+
+
+@pytest.fixture
+def nvml() -> Iterator[Told]:
+    """A sampler of two GPUs that answers what the test tells it to."""
+    told = Told("nvml", gpu_sample())
+    yield told
+    told.hang.set()

@@ -14,12 +14,21 @@ from producers.agent.clock import SystemClock
 from producers.agent.facts import Fact, Post
 from producers.agent.process import MemoryOutbox
 from producers.agent.settings import AgentSettings, Place
-from producers.agent.sources.base import Sample, Sampler, SourceError, Watcher
+from producers.agent.sources.base import GpuDevice, Sample, Sampler, SourceError, Watcher
 from producers.encode import EventEncoder
 from producers.journal import Journal
 from producers.publisher import Outbox
 
 MINUTE_US = 60_000_000
+START = 1_790_000_000_000_000 // 60_000_000 * 60_000_000 + 50_000
+A, B = b"a" * 16, b"b" * 16
+
+
+def gpu_sample(power: float = 300.0, **more: float) -> Sample:
+    """What two GPUs read."""
+    devices = [GpuDevice(A, 0, "NVIDIA H100 80GB HBM3", "0000:10:00.0"), GpuDevice(B, 1, "", "0000:11:00.0")]
+    values: dict[str, float] = {"power_w": power, "energy_j": 10, **more}
+    return Sample(gpus=devices, gpu={A: dict(values), B: dict(values)}, has_gpus=True)
 
 
 class ManualClock:

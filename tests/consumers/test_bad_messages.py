@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from consumers.consumer import Consumer
+from consumers.datum import read_head, sequel
 from consumers.errors import QuarantineLimitError
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.store.process import StoreProcess
-from schemas import catalogue, framing
+from schemas import catalogue, framing, identity
 from tests.consumers.fleet import Node, Sender, Sent, create_topics, message, recently
 from tests.consumers.running import client, counts, eventually, running, settings, stored_as_sent
 
@@ -46,6 +47,12 @@ def with_id(one: Sent, schema_id: int) -> Sent:
     return with_value(one, framing.prefix(schema_id) + one.value[5:])
 
 
+def _key_at(one: Sent) -> int:
+    """Where the length of the datum's key stands: after the header's five fields."""
+    who = identity.unpack(one.headers[0][1])
+    return framing.PREFIX_BYTES + len(read_head(one.value, who)) + len(sequel(who.seq, who.ts))
+
+
 def noise(length: int) -> bytes:
     return (hashlib.sha256(b"noise").digest() * (length // 32 + 1))[:length]
 
@@ -65,6 +72,7 @@ def test_bad_messages_become_dead_letters_and_the_others_are_stored(
     head = len(whole.value) // 2
     bad = {
         "truncated": (with_value(whole, whole.value[:-7]), "decode"),
+        "cut in its key": (with_value(o := event(), o.value[: _key_at(o) + 3]), "decode"),
         "over-long": (with_value(o := event(), o.value + b"\0\0\0"), "decode"),
         "random tail": (with_value(o := event(), o.value[:120] + noise(head)), "decode"),
         "random datum": (with_value(o := event(), o.value[:5] + noise(200)), "identity"),
