@@ -20,8 +20,9 @@ ROLES = {
     "facility": "Writes power and cooling, and the inventory of what has no agent.",
     "scheduler": "Writes allocations.",
     "operator": "Writes leases, limits, maintenance; reads leases and limits.",
-    "consumer": "Reads everything as consume.group_id; writes dead-letters.",
+    "consumer": "Reads everything as consume.group_id, rebuilds and audits; writes dead-letters.",
     "simulator": "Writes everything but dead-letters.",
+    "replay": "Runs dlq replay: writes everything but dead-letters again.",
     "admin": "Runs topics apply and topics acl.",
 }
 """Role -> what it is for."""

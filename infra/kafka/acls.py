@@ -48,6 +48,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     CONSUMER = "consumer"
     SIMULATOR = "simulator"
+    REPLAY = "replay"
     ADMIN = "admin"
 
 
@@ -116,14 +117,14 @@ def rules(role: Role, who: str, group: str) -> list[Rule]:
             found += _on_topics(user, (AclOperation.READ,), _LOGS_OF_OPERATOR)
             found += [Rule(user, operation, ResourceType.GROUP, LOG_READER) for operation in read]
         return found
-    if role is Role.SIMULATOR:
+    if role in (Role.SIMULATOR, Role.REPLAY):
         return _on_topics(user, write, [topic for topic in KINDS if topic != "dead-letters"])
     if role is Role.CONSUMER:
         return [
             *_on_topics(user, (*read, AclOperation.DESCRIBE_CONFIGS), KINDS),
             *_on_topics(user, (AclOperation.WRITE,), ["dead-letters"]),
             *_on_topics(user, (*write, AclOperation.DESCRIBE_CONFIGS), [PROBE_TOPIC]),
-            *(Rule(user, operation, ResourceType.GROUP, group) for operation in read),
+            *(Rule(user, op, ResourceType.GROUP, name) for name in (group, f"{group}-rebuild") for op in read),
         ]
     manage = (
         AclOperation.CREATE,

@@ -125,6 +125,7 @@ def test_a_role_writes_its_own_topics_and_no_other(allowed: SecuredKafka, user: 
 def test_only_consumers_read_and_only_in_their_group(allowed: SecuredKafka) -> None:
     consumer = allowed.load(allowed.scram("consumer"))
     assert reads(consumer, "node-telemetry", GROUP) is None
+    assert reads(consumer, "node-telemetry", f"{GROUP}-rebuild") is None
     refused = reads(consumer, "node-telemetry", "another-group")
     assert refused is not None
     assert refused.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
