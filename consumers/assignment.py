@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from consumers.commit import CommitHorizon
 from consumers.errors import KafkaUnavailableError, OffsetsOutOfRangeError
 from consumers.intake import PartitionIntake
+from consumers.topic_watch import differs, explain_anew
 
 TIMEOUT_S = 10.0
 
@@ -48,14 +49,18 @@ class Start:
     """Offsets [from, to) that retention took before they were read; only with ``accept_lost``."""
 
 
-def starts(consumer: Consumer, partitions: Sequence[TopicPartition], *, accept_lost: bool) -> list[Start]:
+def starts(
+    consumer: Consumer, partitions: Sequence[TopicPartition], *, accept_lost: bool, ids: Mapping[str, str]
+) -> list[Start]:
     """The start of each partition: the committed offset, or the beginning when there is none.
 
+    ``ids``: the topics' own. An offset that was committed for a topic of another id counts for nothing.
     OffsetsOutOfRangeError names every partition whose committed offset the log does not hold (any more);
     KafkaUnavailableError when the broker does not answer.
     """
     found: list[Start] = []
     wrong: list[str] = []
+    anew: set[str] = set()
     try:
         committed = consumer.committed(list(partitions), timeout=TIMEOUT_S)
         for one in committed:
@@ -64,6 +69,9 @@ def starts(consumer: Consumer, partitions: Sequence[TopicPartition], *, accept_l
             # An offset beyond the end is left to the fetch to refuse: the embedded broker counts the end too low.
             low, high = consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)
             offset: int | None = None if one.offset == OFFSET_INVALID else one.offset
+            if offset is not None and differs(one.metadata or "", ids.get(one.topic, "")):
+                anew.add(one.topic)
+                offset = None
             lost = (offset, low) if offset is not None and offset < low else None
             if lost and not accept_lost:
                 wrong.append(out_of_range(one.topic, one.partition, lost[0], low, high))
@@ -71,6 +79,8 @@ def starts(consumer: Consumer, partitions: Sequence[TopicPartition], *, accept_l
             found.append(Start(one.topic, one.partition, begin, offset, high, lost))
     except KafkaException as error:
         raise KafkaUnavailableError(f"cannot learn where to start: {error}") from error
+    if anew and not accept_lost:
+        raise OffsetsOutOfRangeError(explain_anew(sorted(anew)))
     if wrong:
         raise OffsetsOutOfRangeError(explain_out_of_range(wrong))
     return found

@@ -171,6 +171,7 @@ class Consumer:
             self._store.excuse(INSERTS)  # what failed was stored, or is somebody else's now
         self.health.insert_since = self._deliveries.since
         self._progress.turn(store_waiting=self._store.waiting)
+        self._membership.check_topics()
         self._pauses.regulate()
         self._ward.discharge()
         self.metrics.in_flight.set(self._deliveries.running)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from confluent_kafka import Consumer, TopicPartition
 
 from consumers import batch
 from consumers.assignment import Partition, Start, starts, topic_ids
+from consumers.clock import SystemClock
 from consumers.errors import ConsumerError
 from consumers.failpoints import failpoint
 from consumers.metrics import Metrics
 from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
+from consumers.topic_watch import TopicWatch
 
 log = logging.getLogger("gpufleet.consume")
 
@@ -40,6 +43,7 @@ class Membership:
         self._partitions, self._make, self._drain = partitions, make, drain
         self._settings, self._guard, self._metrics = settings, guard, metrics
         self._topic_ids: dict[str, str] = {}
+        self._watch = TopicWatch(partial(topic_ids, settings.writing), settings.topics_check_s, SystemClock())
         self.error: ConsumerError | None = None
 
     def assigned(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -47,7 +51,7 @@ class Membership:
         self._metrics.rebalances.labels("assigned").inc()
         try:
             self._topic_ids |= topic_ids(self._settings.writing, sorted({p.topic for p in partitions}))
-            found = starts(consumer, partitions, accept_lost=self._settings.accept_lost)
+            found = starts(consumer, partitions, accept_lost=self._settings.accept_lost, ids=self._topic_ids)
         except ConsumerError as error:
             self.error = error
             consumer.incremental_assign([])
@@ -81,6 +85,10 @@ class Membership:
         self._forget(partitions)
         consumer.incremental_unassign(list(partitions))
         log.warning("lost %s", _names(partitions))
+
+    def check_topics(self) -> None:
+        """Called every turn. OffsetsOutOfRangeError when a topic that is read is another one by now."""
+        self._watch.turn({partition.topic: partition.intake.topic_id for partition in self._partitions.values()})
 
     def forget_all(self) -> None:
         """After an unsubscribe."""

@@ -131,7 +131,9 @@ class Progress:
     def _commit(self, offsets: Sequence[tuple[batch.TopicPartition, int]], *, wait: bool = False) -> None:
         if not offsets:
             return
-        partitions = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets]
+        # Whose offsets they are is kept with them: a topic that is made anew has another id.
+        ids = {key: partition.intake.topic_id for key, partition in self._partitions.items()}
+        partitions = [TopicPartition(*key, offset, ids.get(key, "")) for key, offset in offsets]
         failpoint("to commit")
         try:
             if wait:

@@ -60,6 +60,8 @@ class ConsumeSettings:
     """Commits trail what is stored by this time."""
     bookkeeping_s: float = 1.0
     """Time between two writes of the ledger, each followed by a commit."""
+    topics_check_s: float = 30.0
+    """Time between two looks at the topics' ids: a topic that was made anew must not be read on at its old offset."""
     drain_s: float = 10.0
     """How long a revoke waits for inserts in flight."""
     stop_s: float = 30.0

@@ -59,6 +59,7 @@ def consume_settings(where: Where, name: str, **changes: Any) -> ConsumeSettings
             "horizon_s": HORIZON_S,
             "bookkeeping_s": 0.3,
             "drain_s": 3.0,
+            "topics_check_s": 2.0,
             "stop_s": 5.0,
             "backoff_first_s": 0.05,
             "backoff_max_s": 0.5,

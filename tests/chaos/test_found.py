@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 
-from consumers.errors import StoreUnavailableError
+from consumers.assignment import starts
+from consumers.errors import OffsetsOutOfRangeError, StoreUnavailableError
 from consumers.ledger import Entry, Ledger
 from consumers.projector.ledger import LedgerReader
+from consumers.topic_watch import TopicWatch
 
 NOW = 1_795_382_000.0
 
@@ -83,3 +86,52 @@ def test_a_ledger_row_that_waited_for_the_store_bears_the_time_at_which_it_was_w
     ledger.write([])
     assert [row["first_offset"] for row in store.rows] == [5]
     assert store.rows[0]["at"] == "2026-11-22 21:23:20.000000"
+
+
+class Committed:
+    """A group that committed offset 5 of a topic, and a log of [0, 12)."""
+
+    def __init__(self, metadata: str) -> None:
+        self._metadata = metadata
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(one.topic, one.partition, 5, self._metadata) for one in partitions]
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 12
+
+
+def start(metadata: str, now: str, *, accept_lost: bool = False) -> tuple[int, int | None]:
+    group: Any = Committed(metadata)
+    [found] = starts(group, [TopicPartition("leases", 0)], accept_lost=accept_lost, ids={"leases": now})
+    return found.offset, found.committed
+
+
+def test_offsets_of_a_topic_that_was_made_anew_count_for_nothing() -> None:
+    """They lie within the new log: reading on there would skip its first events without a word."""
+    assert start("id-1", "id-1") == (5, 5)
+    assert start("", "id-1") == (5, 5), "committed before ids were kept"
+    assert start("id-1", "") == (5, 5), "a broker without ids"
+    with pytest.raises(OffsetsOutOfRangeError, match=r"leases.*made anew.*--accept-lost"):
+        start("id-1", "id-2")
+    assert start("id-1", "id-2", accept_lost=True) == (0, None)
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_an_error() -> None:
+    clock, ids = Clock(), {"leases": "id-1"}
+    watch = TopicWatch(lambda topics: {topic: ids[topic] for topic in topics}, 30.0, clock)
+
+    def look() -> None:
+        clock.now += 31
+        watch.turn({"leases": "id-1"})
+        for _ in range(100):
+            if watch._thread is None:
+                return
+            watch._thread.join()
+            watch.turn({"leases": "id-1"})
+
+    look()
+    ids["leases"] = "id-2"
+    watch.turn({"leases": "id-1"})  # not yet time
+    with pytest.raises(OffsetsOutOfRangeError, match=r"leases.*made anew"):
+        look()

@@ -41,6 +41,7 @@ def main() -> int:
                     print(results.line(director.run(one)), flush=True)
                 except Exception as error:  # noqa: BLE001 - whatever it is, its seed is told
                     print(results.failure(one, error), flush=True)
+                    world.tell_where_you_are()
                     given.keep = True
                     return FAILED
             director.close()

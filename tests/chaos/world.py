@@ -187,6 +187,13 @@ class World:
         for one in self.consumers[wanted:]:
             one.order("stop")
 
+    def tell_where_you_are(self) -> None:
+        """Every process writes the stacks of its threads to its log."""
+        for one in [*self.consumers, *self.leaving, *([self.projector] if self.projector else [])]:
+            one.go_on()
+            one.signal(signal.SIGUSR1)
+        time.sleep(0.5)
+
     def said(self, one: Running, lines: int = 12) -> str:
         """The end of a process's log."""
         path = self.folder / f"{one.name}.log"
