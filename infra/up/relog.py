@@ -18,15 +18,16 @@ from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
 
 from producers.publisher import PRODUCER_DEFAULTS
-from schemas import catalogue, framing, identity
+from schemas import catalogue, framing, identity, signing
 from schemas.catalogue import Schema
 from schemas.identity import Identity
+from schemas.signer import Sign
 
 TOPICS = ("leases", "tenant-limits")
 """What commands read back from the log."""
 
 
-def put_back(client: Client, kafka: Mapping[str, Any]) -> Counter[str]:
+def put_back(client: Client, kafka: Mapping[str, Any], sign: Sign | None = None) -> Counter[str]:
     """Send every stored event of TOPICS again; how many, by topic. RuntimeError when the broker does not take them."""
     sent: Counter[str] = Counter()
     producer = Producer({**PRODUCER_DEFAULTS, **kafka})
@@ -36,12 +37,12 @@ def put_back(client: Client, kafka: Mapping[str, Any]) -> Counter[str]:
             who = Identity(event["producer_id"], event["run_id"], event["seq"], event["ts"], 1)
             datum = io.BytesIO()
             fastavro.schemaless_writer(datum, schema.parsed, event)
-            producer.produce(
-                topic,
-                framing.prefix(schema.id) + datum.getvalue(),
-                str(event[schema.kind.key]),
-                headers=[(identity.HEADER, identity.pack(who))],
-            )
+            key, header = str(event[schema.kind.key]).encode(), identity.pack(who)
+            value = framing.prefix(schema.id) + datum.getvalue()
+            headers: list[tuple[str, str | bytes | None]] = [(identity.HEADER, header)]
+            if sign is not None:
+                headers.append((signing.HEADER, sign(topic, key, header, value)))
+            producer.produce(topic, value, key, headers=headers)
             sent[topic] += 1
     left = producer.flush(30)
     if left:

@@ -18,6 +18,7 @@ from infra.cli.project import projector_settings
 from infra.config import Settings
 from infra.errors import GpufleetError
 from infra.kafka.client import librdkafka
+from infra.signing import signer
 from infra.up import accounts, mend, snapshot, verdict
 from infra.up.accounts import Accounts
 from infra.up.preview import Preview
@@ -124,7 +125,8 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
             stack.put_back(client)
         stack.start_consumer()
         stack.start_projector()
-        with KafkaOutbox(librdkafka(stack.settings.kafka, "producer"), journal) as outbox:
+        sign = signer(stack.settings, site=scenario.site, whole_site=True)
+        with KafkaOutbox(librdkafka(stack.settings.kafka, "producer"), journal, sign=sign) as outbox:
             simulation = Simulation(
                 scenario,
                 journal,

@@ -28,6 +28,7 @@ from infra.embedded.store.users import Kind, User, write, write_secret
 from infra.errors import UnreachableError, UsageError
 from infra.kafka.client import admin, librdkafka
 from infra.kafka.topics import Topics, wanted
+from infra.signing import signer
 from infra.up.accounts import acknowledged
 from infra.up.drain import Backlog, log_ends
 from infra.up.relog import put_back
@@ -104,7 +105,8 @@ class Stack:
 
     def put_back(self, client: Client) -> None:
         """Give a broker that forgets the leases and limits of earlier runs again; before anything reads or sends."""
-        self._put_back = put_back(client, librdkafka(self.settings.kafka, "producer"))
+        sign = signer(self.settings, whole_site=True)
+        self._put_back = put_back(client, librdkafka(self.settings.kafka, "producer"), sign)
 
     def backlog(self, client: Client, journal: Journal) -> Backlog:
         """What is sent and not stored yet; by the journals, from ``journal`` on, where the broker cannot tell."""
