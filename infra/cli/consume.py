@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400.0
 MIB = 1 << 20
+HANGS_S = 180.0
+"""A main loop that has not moved for so long never will; no wait of its own, stopping included, is as long."""
 
 
 @click.command(
@@ -47,6 +49,7 @@ def command(
     """
     from consumers import garbage
     from consumers.errors import FatalError, StoreCredentialsError
+    from consumers.watchdog import Watchdog
 
     settings = settings.with_flags({"consume.group_id": group, "consume.metrics_port": metrics_port})
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
@@ -54,7 +57,8 @@ def command(
     garbage.settle()
     with _health_server(settings, consumer), _projector(settings), _signals(consumer.stop):
         try:
-            consumer.run()
+            with Watchdog(lambda: consumer.health.last_poll, HANGS_S):
+                consumer.run()
         except StoreCredentialsError as error:
             raise UnreachableError(f"{error}; check store.user and store.password") from error
         except FatalError as error:

@@ -44,7 +44,7 @@ WEIGHTS: Mapping[str, float] = {
     "garbage": 6,
 }
 """Faults and how often each is drawn."""
-SPECIAL: Mapping[str, float] = {"topic recreated": 0.012, "retention overtakes": 0.012}
+SPECIAL: Mapping[str, float] = {"topic recreated": 0.025, "retention overtakes": 0.025}
 """Kinds of schedules of their own, and their share."""
 
 

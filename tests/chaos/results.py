@@ -24,6 +24,7 @@ def line(outcome: Outcome) -> str:
             "copies": outcome.copies,
             "dead_letters": outcome.dead_letters,
             "unmerged": outcome.unmerged,
+            "hung": outcome.hung,
             "recovery": outcome.recovery,
             "seconds": {name: round(seconds, 2) for name, seconds in outcome.seconds.items()},
         }
@@ -48,6 +49,7 @@ class Results:
     copies: int = 0
     dead_letters: int = 0
     unmerged: int = 0
+    hung: int = 0
     recovery: dict[str, list[float]] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
 
@@ -66,6 +68,7 @@ class Results:
         self.copies += told["copies"]
         self.dead_letters += told["dead_letters"]
         self.unmerged += told["unmerged"]
+        self.hung += told["hung"]
         for what, seconds in told["recovery"]:
             self.recovery.setdefault(what, []).append(seconds)
         for phase, seconds in told["seconds"].items():
@@ -92,6 +95,7 @@ class Results:
             ("doubled for any reader", "0" if not self.failed else "see the failed"),
             ("rows of inserts that outlived their sender, removed by `audit --repair`", f"{self.unmerged:,}"),
             ("dead letters, each stored once", f"{self.dead_letters:,}"),
+            ("consumers ended by their watchdog", f"{self.hung:,}"),
             ("wall time", f"{elapsed_s / 60:.0f} min"),
             ("machine", machine),
         ]

@@ -16,6 +16,7 @@ from consumers.projector.recompute import Limits
 from consumers.projector.worklist import Pace
 from consumers.settings import ConsumeSettings
 from consumers.store import EventStore
+from consumers.watchdog import Watchdog
 from infra.clickhouse.client import connect
 from tests.chaos.process import Where, obey, settle_in
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 GROUP = "chaos"
 SESSION_MS = 2_000
 HORIZON_S = 3.0
+HANGS_S = 20.0
 FATAL = 3
 """Exit code of a consumer that says a person must decide; what it said is the last line of its log."""
 TOPICS = (
@@ -77,7 +79,8 @@ def consumer(where: Where, name: str, changes: dict[str, Any], orders: Connectio
     made = Consumer(consume_settings(where, f"{name}/{os.getpid()}", **changes), events)
     obey(orders, made.stop)
     try:
-        made.run()
+        with Watchdog(lambda: made.health.last_poll, HANGS_S):
+            made.run()
     except ConsumerError as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(FATAL)

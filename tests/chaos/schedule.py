@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from consumers.audit import Expected, audit
 from consumers.audit.repair import repair
+from consumers.watchdog import HUNG
 from infra.cli.audit import expected as journalled
 from tests.chaos import check, expected
 from tests.chaos.faults import Injector, Producers
@@ -49,6 +50,8 @@ class Outcome:
     recovery: list[tuple[str, float]] = field(default_factory=list)
     """(what was killed, seconds from the kill to the first fresh row of the slowest partition)"""
     unmet: list[str] = field(default_factory=list)
+    hung: int = 0
+    """Consumers that their watchdog had to end."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By phase."""
     problem: str = ""
@@ -66,6 +69,8 @@ class Director:
         )
         self._number = 0
         self.special = Special(self)
+        self.hung: list[str] = []
+        """Consumers that their watchdog ended."""
         self.accepted: set[str] = set()
         """Findings of the audit that a schedule caused on purpose."""
 
@@ -103,7 +108,7 @@ class Director:
         special.end(plan)
         clock("audit")
         outcome.recovery = self._recovery(site, log, injector, begun)
-        outcome.unmet = injector.unmet
+        outcome.unmet, outcome.hung, self.hung = injector.unmet, len(self.hung), []
         return outcome
 
     # --- the schedule -------------------------------------------------------------------------------------------
@@ -222,7 +227,9 @@ class Director:
 
     def _complain(self) -> None:
         for one in self.world.ended:
-            if "failpoint" not in self.world.said(one) and not self.special.excuses(self.world.said(one)):
+            if one.exit_code == HUNG:
+                self.hung.append(one.name)  # the watchdog did its work; its log holds the stacks
+            elif "failpoint" not in self.world.said(one) and not self.special.excuses(self.world.said(one)):
                 raise NotExactError(f"{one.name} ended with {one.exit_code}:\n{self.world.said(one)}")
         self.world.ended.clear()
 

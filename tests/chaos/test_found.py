@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
 
+from consumers import watchdog
 from consumers.assignment import starts
 from consumers.errors import OffsetsOutOfRangeError, StoreUnavailableError
 from consumers.ledger import Entry, Ledger
@@ -135,3 +138,12 @@ def test_a_topic_that_is_made_anew_while_it_is_read_is_an_error() -> None:
     watch.turn({"leases": "id-1"})  # not yet time
     with pytest.raises(OffsetsOutOfRangeError, match=r"leases.*made anew"):
         look()
+
+
+def test_a_main_loop_that_hangs_is_ended_and_one_that_moves_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "TICK_S", 0.01)
+    ended, beats = threading.Event(), itertools.count()
+    with watchdog.Watchdog(lambda: next(beats), 0.02, ended.set):
+        assert not ended.wait(0.3)
+    with watchdog.Watchdog(lambda: 7.0, 0.02, ended.set):
+        assert ended.wait(20)

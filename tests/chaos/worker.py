@@ -38,7 +38,9 @@ def main() -> int:
                     break
                 one = plan(given.seed + number * given.step, given.special)
                 try:
-                    print(results.line(director.run(one)), flush=True)
+                    outcome = director.run(one)
+                    given.keep = given.keep or outcome.hung > 0  # its stacks are worth reading
+                    print(results.line(outcome), flush=True)
                 except Exception as error:  # noqa: BLE001 - whatever it is, its seed is told
                     print(results.failure(one, error), flush=True)
                     world.tell_where_you_are()
