@@ -24,7 +24,7 @@ pytestmark = pytest.mark.store
 CLAIMS = [zigzag_varint(claim) for claim in (1 << 31, 1 << 40, (1 << 63) - 1, -1, -(1 << 40), -(1 << 63))]
 """Lengths and counts that nothing stands behind."""
 TOPICS = ("node-telemetry", "node-events", "tenant-usage", "dead-letters")
-EACH = 40
+EACH = 30
 
 
 def damaged(rng: random.Random, value: bytes) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
-"""A consumer in a process of its own, so that its memory can be measured: ``python -m tests.overload.consumer JSON``.
+"""A consumer in a process of its own, so that its memory can be measured: ``python -m tests.overload.consumer``.
 
-The JSON holds ``bootstrap``, ``store`` (host, port, user, password), ``ready`` (a file that will name the port of
-/metrics and /health) and ``settings`` (fields of ConsumeSettings over the quick ones of the consumer's tests).
+What it is told comes as JSON on standard input, since a password has no place among the arguments: ``bootstrap``,
+``store`` (host, port, user, password), ``ready`` (a file that will name the port of /metrics and /health) and
+``settings`` (fields of ConsumeSettings over the quick ones of the consumer's tests).
 """
 
 from __future__ import annotations
@@ -61,8 +62,14 @@ class ConsumerProcess:
         told = {"bootstrap": bootstrap, "store": store, "ready": str(ready), "settings": changed}
         self._log = (folder / "consumer.log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.overload.consumer", json.dumps(told)], stdout=self._log, stderr=self._log
+            [sys.executable, "-m", "tests.overload.consumer"],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
         )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(told).encode())
+        self.process.stdin.close()
         deadline = time.monotonic() + 60
         while not ready.exists():
             assert self.process.poll() is None, (folder / "consumer.log").read_text()
@@ -117,4 +124,4 @@ class ConsumerProcess:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    main(json.loads(sys.argv[1]))
+    main(json.load(sys.stdin))

@@ -61,7 +61,7 @@ def consumer(
         "poll_messages": POLL,
         "store_down_limit_s": 0.3,
         "kafka_down_limit_s": 0.3,
-        "kafka": {"socket.timeout.ms": 2_000},
+        "kafka": {"socket.timeout.ms": 1_000, "reconnect.backoff.max.ms": 500},
     }
     with ConsumerProcess(tmp_path_factory.mktemp("consumer"), broker.bootstrap, where, **told) as process:
         yield process
@@ -134,7 +134,7 @@ def test_ten_times_the_rate_into_a_slow_store(scene: Scene) -> None:
     """A minute's worth of ten fleets arrives at once, in events so small that their cost is not in their bytes."""
     before = scene.consumer.resident()
     scene.proxy.plan = lambda asked: Plan(delay_s=0.7) if asked.is_insert else Plan()
-    scene.flood.send(45_000)
+    scene.flood.send(35_000)
     scene.until_problem("buffer", "full")
     scene.until(lambda: scene.stored()[0] > 50, "it goes on, slowly")
     scene.proxy.plan = lambda _asked: Plan()
