@@ -113,6 +113,7 @@ class Verifier:
         self._keys, self._policy, self._now_us, self._on_unsigned = keys, policy, now_us, on_unsigned
         self._entries: dict[tuple[bytes, bytes, bytes | None], _Entry] = {}
         self._none_good, self._refused = True, 0
+        self._known = keys.value
 
     def on(self, topic: str) -> Verify:
         """The function that verifies messages of a topic."""
@@ -121,8 +122,7 @@ class Verifier:
 
     def _verify(self, topic: str, bound: bytes, messages: Sequence[Message]) -> list[Refused]:
         """The messages that must not be stored, by position. FatalError when no message was ever good."""
-        if self._keys.refresh():
-            self._entries = {}
+        self._follow()
         refused: list[Refused] = []
         entries, digest, equal = self._entries, hmac.digest, hmac.compare_digest
         for position, message in enumerate(messages):
@@ -226,12 +226,19 @@ class Verifier:
             for key in self._keys.value.keys:
                 if key.id == claim.key_id:
                     return key
-            if at_once and self._keys.refresh(at_once=True):
-                self._entries = {}
+            if at_once:
+                self._follow(at_once=True)
         raise _Wrong(
             Reason.SIGNATURE,
             f"signed with a key from site key {claim.key_id.hex()}, which this consumer has not: {signature.hex()}",
         )
+
+    def _follow(self, *, at_once: bool = False) -> None:
+        """Forget the producers' keys when the site's changed, whoever of those that share them saw it first."""
+        self._keys.refresh(at_once=at_once)
+        if self._keys.value is not self._known:
+            self._known = self._keys.value
+            self._entries = {}
 
     def _check_times(self, claim: Claim, site_key: SiteKey, who: Identity, message: Message) -> None:
         append_us = self._append_us(message)

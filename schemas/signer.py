@@ -44,6 +44,7 @@ class Signer:
     ) -> None:
         self._keys, self._site, self._now_us, self._monotonic, self._look_s = keys, site, now_us, monotonic, look_s
         self._entries: dict[tuple[str, bytes, bytes], _Entry] = {}
+        self._known: SiteKeys | tuple[ProducerKey, ...] = keys.value
         self._in_use: SiteKey | None = None
         self._look_at = 0.0
 
@@ -83,12 +84,12 @@ class Signer:
 
     def _follow(self) -> None:
         """Forget what was derived when the file changed, or another site key's time has come."""
-        changed = self._keys.refresh()
+        self._keys.refresh()
         keys = self._keys.value
         in_use = keys.newest(self._site, self._now_us()) if isinstance(keys, SiteKeys) else None
-        if changed or in_use != self._in_use:
+        if keys is not self._known or in_use != self._in_use:
             self._entries = {}
-        self._in_use = in_use
+        self._known, self._in_use = keys, in_use
 
     def _make(self, topic: str, producer: bytes, key: bytes, header_size: int) -> _Entry:
         producer_id = producer.decode()

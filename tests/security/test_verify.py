@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -13,11 +14,12 @@ from consumers.errors import FatalError, Reason
 from consumers.signatures import NOTHING_GOOD, Policy, Refused, Verifier
 from schemas import identity, signing
 from schemas.identity import Identity
+from schemas.signer import Signer
 from schemas.signing import Scope
-from schemas.signing_keys import Revoked, SiteKeys
+from schemas.signing_keys import Revoked, SiteKeys, Watched, parse_site_keys, render_site_keys
 from tests.consumers.fakes import FakeMessage
 from tests.consumers.fleet import Node, Sent, message
-from tests.security.support import SITE, key_of, signed, signed_with, site_keys, still, with_signature
+from tests.security.support import SITE, key_of, signed, signed_with, site_keys, still, with_signature, write_keys
 
 KEYS = site_keys("one", "two")
 LOG_APPEND = 2
@@ -218,6 +220,23 @@ def test_a_revoked_key_is_refused_and_the_producer_s_next_one_is_good() -> None:
     verify = Verifier(still(revoked), Policy(), lambda: 0).on("node-telemetry")
     both = [Appended(before, 0, append_us=at - 1_000), Appended(before, 1, append_us=at)]
     assert [one.position for one in verify(both)] == [1]
+
+
+def test_a_revocation_reaches_everybody_who_shares_the_keys(tmp_path: Path) -> None:
+    """The consumer's own signer follows the same file; who looks first must not take the news away."""
+    path = write_keys(tmp_path / "site.keys", render_site_keys(KEYS))
+    now = [0.0]
+    watched: Watched[SiteKeys] = Watched(parse_site_keys, path, every_s=1.0, monotonic=lambda: now[0])
+    verify = Verifier(watched, Policy(), lambda: 0).on("node-telemetry")
+    sign = Signer(watched, SITE, look_s=0.0)
+    one = Appended(signed(KEYS, node().event("node-telemetry")), 0)
+    assert verify([one]) == []
+    write_keys(path, render_site_keys(SiteKeys(KEYS.keys, (Revoked(SITE, Scope.NODE, "n1", "n1", 1),))))
+    now[0] = 2.0
+    assert sign.key_for("node-telemetry", "n1", "n1").claim.serial == 0
+    sign("node-telemetry", b"n1", bytes(26) + b"n1", b"")
+    assert sign.key_for("node-telemetry", "n1", "n1").claim.serial == 1, "the signer has seen it"
+    assert [refused.reason for refused in verify([one])] == [Reason.SIGNATURE]
 
 
 def test_a_site_s_key_is_no_other_site_s() -> None:
