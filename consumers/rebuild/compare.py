@@ -6,7 +6,7 @@ are compared, so each row is judged only when the other table must have its like
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from consumers.projector.store import Store, rows
 from consumers.projector.windows import Table, instant, instant64
 from consumers.rebuild.tables import BESIDE, HOUR_S, Column, Layout, hour_of, numbers
 
+SUM_ROWS = 5_000_000
+"""Rows of one side after which a statement over whole hours takes no further hour."""
 SLICE_ROWS = 500_000
 """Rows of one side that one row-by-row statement takes."""
 EXAMPLES = 3
@@ -154,19 +156,41 @@ def _hash(columns: Sequence[Column]) -> str:
 
 
 def _sums(store: Store, layout: Layout, span: Range, content: str, more: str, final: str = "") -> list[Hour]:
+    """Count and checksum of every hour on both sides, in statements of bounded size."""
     hours: dict[int, Hour] = {}
-    for name in (layout.name, layout.name + BESIDE):
-        for start, count, total in rows(
-            store,
-            f"SELECT {hour_of()} AS hour, count(), sum({content}) FROM gpufleet.{name}{final}"
-            f" WHERE {span.sql(layout)}{more} GROUP BY hour",
-        ):
-            hour = hours.setdefault(int(start), Hour(int(start)))
-            if name == layout.name:
-                hour.live, hour.live_sum = int(count), int(total)
+
+    def each(select: str, where: str) -> Iterator[tuple[Hour, bool, int]]:
+        for name in (layout.name, layout.name + BESIDE):
+            for start, value in rows(
+                store,
+                f"SELECT {hour_of()} AS hour, {select} FROM gpufleet.{name}{final} WHERE {where}{more} GROUP BY hour",
+            ):
+                yield hours.setdefault(int(start), Hour(int(start))), name == layout.name, int(value)
+
+    for hour, is_live, count in each("count()", span.sql(layout)):
+        if is_live:
+            hour.live = count
+        else:
+            hour.rebuilt = count
+    found = [hours[start] for start in sorted(hours)]
+    for low, high in _batches(found):
+        for hour, is_live, total in each(f"sum({content})", span.sql(layout, low, high)):
+            if is_live:
+                hour.live_sum = total
             else:
-                hour.rebuilt, hour.rebuilt_sum = int(count), int(total)
+                hour.rebuilt_sum = total
     return [hours[start] for start in sorted(hours)]
+
+
+def _batches(hours: Sequence[Hour]) -> Iterator[tuple[int, int]]:
+    """Ranges of hours that hold few enough rows for one statement; an hour is never cut."""
+    first, held = None, 0
+    for at, hour in enumerate(hours):
+        first = hour.start if first is None else first
+        held += max(hour.live, hour.rebuilt)
+        if held >= SUM_ROWS or at == len(hours) - 1:
+            yield first, hour.start + HOUR_S
+            first, held = None, 0
 
 
 def _slices(hour: Hour) -> list[tuple[int, int]]:

@@ -26,12 +26,13 @@ from consumers.schema_book import SchemaBook
 from consumers.settings import ConsumeSettings
 from consumers.signatures import Signing
 from consumers.store import EventStore
-from schemas.catalogue import EventKind
+from schemas.catalogue import EventKind, Retention
 
 LIVE_WAIT_S = 60.0
 """How long the live consumer is waited for before it is compared with, ..."""
 LIVE_STILL_S = 10.0
 """... less if it does not move."""
+DAY_S = 86_400
 Say = Callable[[str], None]
 
 
@@ -49,6 +50,8 @@ class Means:
     ddl: Ddl
     say: Say
     signing: Signing | None = None
+    raw_days: int = 0
+    """Age at which the store lets telemetry go; 0 = never."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -153,8 +156,14 @@ class EventRebuild:
         tenant.align(self.store, self.kind, self.kind.table + BESIDE)
         lost = gone.missing(self.store, self.kind, self.topic_id, positions)
         self.report.gone = list(lost.ranges)
+        oldest = self._oldest()
         self.report.hours = compare.events(
-            self.store, self.layout, span, Settled(live_us, beside_us), lost.touches, self.means.say
+            self.store,
+            self.layout,
+            span,
+            Settled(live_us, beside_us),
+            lambda hour: lost.touches(hour) or hour < oldest,
+            self.means.say,
         )
         known = self._dead_letters()
         if self.report.bad > known:
@@ -216,6 +225,12 @@ WHERE topic = {tables.quoted(self.kind.topic)} AND topic_id = {tables.quoted(sel
             if not lacks or time.monotonic() >= deadline or time.monotonic() - moved >= still_s:
                 return lacks
             time.sleep(0.2)
+
+    def _oldest(self) -> int:
+        """The first hour that the live table holds whole: older rows go with age, on either side when it will."""
+        if self.kind.retention is not Retention.TELEMETRY or not self.means.raw_days:
+            return 0
+        return -(-(now_us(self.store) // 1_000_000 - self.means.raw_days * DAY_S) // DAY_S) * DAY_S
 
     def _dead_letters(self) -> int:
         here = f"source_topic = {tables.quoted(self.kind.topic)} AND source_topic_id = {tables.quoted(self.topic_id)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -52,10 +53,14 @@ KAFKA: Mapping[str, Any] = {
     "fetch.wait.max.ms": 100,
 }
 SAVE_S = 1.0
+FLUSH_AGE_S = 5.0
+FLUSH_BYTES = 32 << 20
+"""Inserts this large are about as cheap as larger ones, and reading waits less for the last."""
 HORIZON_S = 5.0
 """Saved positions trail what the store acknowledged: a restarted store may have forgotten its last words."""
-TAIL_S = 2.0
-"""How long a partition is read on beyond its end while messages come: the embedded broker tells its end too low."""
+QUIET_S, TAIL_S = 0.7, 3.0
+"""A partition is read on beyond the end that the broker named until it says that this is the end, or nothing came for
+so long, or messages kept coming for so long: the embedded broker tells its end too low."""
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
 
@@ -80,7 +85,14 @@ class LogReader:
         signing: Signing | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._kind, self._topic_id, self._settings, self._store, self._book = kind, topic_id, settings, store, book
+        # Nobody waits for a single event: inserts go by size.
+        self._settings = settings = replace(
+            settings,
+            flush_age_s=FLUSH_AGE_S,
+            flush_min_age_s=FLUSH_AGE_S,
+            flush_bytes=min(settings.flush_bytes, FLUSH_BYTES),
+        )
+        self._kind, self._topic_id, self._store, self._book = kind, topic_id, store, book
         self._span = span_us
         self._clock = clock = clock or SystemClock()
         self._throttle = throttle or Throttle(clock)
@@ -151,7 +163,7 @@ class LogReader:
         ``check_all``: the table may hold any of it already (it is the live one). Positions are updated in place, and
         handed to ``save`` when everything below them is safely stored.
         """
-        self._begin(positions, until, check_all=check_all)
+        self._begin(positions, until, exactly=exactly, check_all=check_all)
         saved = told = self._clock.monotonic()
         while not self._done():
             self._poll(exactly=exactly)
@@ -179,7 +191,9 @@ class LogReader:
 
     # --- one turn -----------------------------------------------------------------------------------------------
 
-    def _begin(self, positions: Mapping[int, Position], until: Mapping[int, int], *, check_all: bool) -> None:
+    def _begin(
+        self, positions: Mapping[int, Position], until: Mapping[int, int], *, exactly: bool, check_all: bool
+    ) -> None:
         self._readings = {}
         for number, position in positions.items():
             begin = position.next
@@ -190,7 +204,8 @@ class LogReader:
             )  # fmt: skip
             horizon = CommitHorizon(HORIZON_S, begin, None)
             self._readings[number] = PartitionReading(intake, horizon, position, until[number], begin)
-            self._readings[number].ended = begin >= until[number]
+            self._readings[number].ended = exactly and begin >= until[number]
+            self._readings[number].heard_at = self._clock.monotonic()
         self._boot.restarted(self._store.boot())
         assigned = [
             TopicPartition(self._kind.topic, n, r.position.next) for n, r in self._readings.items() if not r.ended
@@ -217,35 +232,29 @@ class LogReader:
             raise FatalError(f"Kafka's client cannot go on: {error}") from error
         for number, some in groupby(messages, key=lambda m: m.partition() or 0):
             self._take(self._readings[number], list(some), exactly=exactly)
-        self._ends(at_once=exactly or not messages)
+        self._ends(exactly=exactly)
         self._throttle.took(len(messages))
 
     def _take(self, reading: PartitionReading, messages: list[KafkaMessage], *, exactly: bool) -> None:
-        wanted = []
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                if error.code() in _OUT_OF_RANGE:
-                    self._overtaken(reading)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    reading.seen = max(reading.seen, message.offset() or 0)
-                elif not error.retriable() and error.fatal():
-                    raise FatalError(f"Kafka: {error.str()}")
-                continue
-            offset = message.offset() or 0
-            if reading.ended or offset < reading.seen:
-                continue
-            if exactly and offset >= reading.until:
-                reading.seen = reading.until
-                continue
-            if not reading.position.first_append_us:
-                reading.position.first_append_us = max(message.timestamp()[1], 0) * 1000
-            if self._inside(message):
-                wanted.append(message)
-            else:
-                self.counted.skipped += 1
-            self.counted.messages += 1
-            reading.seen = offset + 1
+        wanted = [message for message in messages if message.error() is None]
+        if len(wanted) != len(messages):
+            self._errors(reading, messages)
+        if exactly:
+            wanted = [message for message in wanted if (message.offset() or 0) < reading.until]
+            reading.seen = max(reading.seen, min(reading.until, (messages[-1].offset() or 0) + 1))
+        last = messages[-1].error()
+        reading.at_end = last is not None and last.code() == KafkaError._PARTITION_EOF
+        if reading.ended or not wanted:
+            return
+        reading.seen = max(reading.seen, (wanted[-1].offset() or 0) + 1)
+        reading.heard_at = self._clock.monotonic()
+        if not reading.position.first_append_us:
+            reading.position.first_append_us = max(wanted[0].timestamp()[1], 0) * 1000
+        self.counted.messages += len(wanted)
+        if self._span is not None:
+            before = len(wanted)
+            wanted = [message for message in wanted if self._inside(message)]
+            self.counted.skipped += before - len(wanted)
         try:
             reading.intake.take(wanted)  # type: ignore[arg-type]  # confluent-kafka's Message fits the protocol
         except RegistryUnavailableError as error:
@@ -253,21 +262,34 @@ class LogReader:
             self._back(reading, reading.intake.next_offset)
             self._clock.sleep(1.0)
 
+    def _errors(self, reading: PartitionReading, messages: list[KafkaMessage]) -> None:
+        for message in messages:
+            error = message.error()
+            if error is None:
+                continue
+            if error.code() in _OUT_OF_RANGE:
+                self._overtaken(reading)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reading.seen = max(reading.seen, message.offset() or 0)
+            elif error.fatal():
+                raise FatalError(f"Kafka: {error.str()}")
+
     def _inside(self, message: KafkaMessage) -> bool:
         """Whether an event belongs to the range; what has no readable time is judged by the intake."""
-        if self._span is None:
-            return True
+        assert self._span is not None
         who = identity_of(message)  # type: ignore[arg-type]
         return who is None or self._span[0] <= who.ts < self._span[1]
 
-    def _ends(self, *, at_once: bool) -> None:
+    def _ends(self, *, exactly: bool) -> None:
+        """Which partitions have been read: to the end that the broker named, and until nothing more comes."""
         now = self._clock.monotonic()
         ended = []
         for number, reading in self._readings.items():
             if reading.ended or reading.seen < reading.until:
                 continue
             reading.tail_from = reading.tail_from or now
-            if at_once or now - reading.tail_from > TAIL_S:
+            quiet = reading.at_end or now - reading.heard_at > QUIET_S
+            if exactly or quiet or now - reading.tail_from > TAIL_S:
                 reading.ended = True
                 ended.append(TopicPartition(self._kind.topic, number))
         if ended:

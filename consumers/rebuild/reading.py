@@ -40,6 +40,10 @@ class PartitionReading:
     seen: int
     """One past the last message taken from Kafka, in the range or not."""
     tail_from: float | None = None
+    heard_at: float = 0.0
+    """Monotonic time of its last message, or of the beginning."""
+    at_end: bool = False
+    """The broker has said that there is no more, and nothing came since."""
     ended: bool = False
     blocked_until: float = 0.0
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from consumers import garbage
 from consumers.rebuild import tables
 from consumers.rebuild.events import EventRebuild
 from consumers.rebuild.state import Position
@@ -100,6 +101,7 @@ def rebuild(
         stack.stop_child("consumer")
         work = work_on(stack.settings, client, TABLE, None, say)
         assert isinstance(work, EventRebuild)
+        garbage.settle()
         say("rebuild: the same log into a table beside")
         passes: dict[str, list[Pass]] = {name: [] for name in ("rebuild", "steady", "none", "half", "all")}
         passes["rebuild"].append(_measured(stack, lambda: _built(client, work)))

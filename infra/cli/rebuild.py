@@ -62,6 +62,7 @@ def command(
     without --swap; ingestion goes on meanwhile. A run that was killed goes on where it was. Exits with 1 when the
     tables differ (and were not swapped).
     """
+    from consumers import garbage
     from consumers.errors import ConsumerError
     from consumers.rebuild.tables import RebuildError
     from infra.connections import connect_store
@@ -76,6 +77,7 @@ def command(
     client = connect_store(settings, admin=True)
     try:
         work = work_on(settings, client, table, max_rows_per_s, say)
+        garbage.settle()
         if discard:
             there = work.discard()
             if as_json:
@@ -157,6 +159,7 @@ def work_on(
         ddl,
         say,
         consumer_signing(settings),
+        settings.retention.raw_days,
         clock,
     )
     return EventRebuild(EVENTS[table], means)
@@ -213,7 +216,7 @@ def show(report: Report) -> None:
 
 def _verdict(hour: Hour) -> str:
     if hour.gone:
-        return "left alone: its log is gone"
+        return "left alone: what it is made from is gone"
     if not hour.differs:
         return "equal"
     counts = {"missing": hour.missing, "extra": hour.extra, "doubled": hour.doubled, "different": hour.different}

@@ -83,20 +83,20 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(place: Place, tmp_path: Pa
     place.ingest([e for node in nodes for e in hours_of(node, [2, 1], 200)])
     place.ch.command(f"ALTER TABLE gpufleet.{TABLE} DELETE WHERE seq = 77", settings=MUTATION)
     arguments = [sys.executable, "-m", "infra.cli.main", "rebuild", TABLE, *options(place, tmp_path)]
-    process = subprocess.Popen([*arguments, "--max-rows-per-s", "100"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*arguments, "--max-rows-per-s", "60"], stderr=subprocess.DEVNULL)
 
     def built() -> int:
         there = place.ch.query("SELECT total_rows FROM system.tables WHERE name = 'node_telemetry__rebuild'")
         return int(there.result_rows[0][0] or 0) if there.result_rows else 0
 
     try:
-        eventually(lambda: built() > 300, 60.0)
+        eventually(lambda: built() > 100, 120.0)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     half = built()
     assert half < 2000
-    done = subprocess.run([*arguments, "--json"], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*arguments, "--json"], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
     assert "going on with the rebuild" in done.stderr
