@@ -58,7 +58,8 @@ class Limits:
     node_minutes: int = 60_000
     """Nodes times minutes of one statement: bounds the store's memory (about 1 KB per GPU and minute)."""
     max_minutes: int = 240
-    statement_timeout_s: int = 50
+    statement_timeout_s: int = 40
+    """Less than what is left of the projector's claim when a statement begins: three quarters of ``lock_ttl_s``."""
     threads: int = 2
     """Of the store, for one statement."""
 

@@ -16,6 +16,7 @@ from consumers.assignment import starts
 from consumers.errors import OffsetsOutOfRangeError, StoreUnavailableError
 from consumers.ledger import Entry, Ledger
 from consumers.projector.ledger import LedgerReader
+from consumers.projector.projector import ProjectorSettings
 from consumers.topic_watch import TopicWatch
 
 NOW = 1_795_382_000.0
@@ -147,3 +148,9 @@ def test_a_main_loop_that_hangs_is_ended_and_one_that_moves_is_not(monkeypatch: 
         assert not ended.wait(0.3)
     with watchdog.Watchdog(lambda: 7.0, 0.02, ended.set):
         assert ended.wait(20)
+
+
+def test_a_statement_of_the_projector_ends_before_its_claim_runs_out() -> None:
+    """A claim is renewed ahead of a statement when a quarter of it is over."""
+    given = ProjectorSettings(owner="p")
+    assert given.lock_ttl_s / 4 + given.limits.statement_timeout_s < given.lock_ttl_s
