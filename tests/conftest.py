@@ -28,6 +28,8 @@ SHARED = {"e2e": "live", "grafana": "story", "preview": "story", "tenancy": "sto
 """Folder of tests -> the session fixture that its tests share, which takes a minute to set up."""
 LONG = tuple(SHARED)
 """Folders of tests whose files take minutes."""
+OPERATOR_PASSWORD = "of-the-tests-operator"
+"""Of the user "operator" of a migrated store, with the rights that people on the operator's side have."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,14 +87,17 @@ def fresh_store(tmp_path: Path) -> Iterator[StoreProcess]:
 
 @contextmanager
 def migrated(folder: Path) -> Iterator[StoreProcess]:
-    """A store on that folder with every migration applied; skips where there is no chDB."""
+    """A store on that folder with every migration applied, and an operator; skips where there is no chDB."""
     _need_chdb()
     from infra.clickhouse.client import ClickHouse, connect
     from infra.clickhouse.migrate import migrate
     from infra.clickhouse.tenancy import POLICIES
+    from infra.embedded.store.passwords import hash_password
     from infra.embedded.store.process import StoreProcess
+    from infra.embedded.store.users import Kind, User
 
-    with StoreProcess(folder, policies=POLICIES) as process:
+    operator = User("operator", Kind.OPERATOR, hash_password(OPERATOR_PASSWORD))
+    with StoreProcess(folder, users=[operator], policies=POLICIES) as process:
         client = connect(ClickHouse(process.host, process.port, process.username, process.password))
         migrate(client)
         client.close()

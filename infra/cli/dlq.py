@@ -185,7 +185,7 @@ def replay(
 
     asked = _chosen(asked, letters, everything, "replay")
     repair = Repair(schema_id=as_schema, identity=identity_from_datum)
-    with shelf(settings) as kept, trouble():
+    with shelf(settings, change=True) as kept, trouble():
         store = EventStore(lambda: connect_store(settings, admin=True), settings.store.database)
         outcome = again(
             kept.pages(asked), judge(settings), store, kept, Sender(librdkafka(settings.kafka, "producer")),
@@ -236,7 +236,7 @@ def drop(
     if undo:
         asked = replace(asked, states=("dropped", "replayed"))
     count = 0
-    with shelf(settings) as kept, trouble():
+    with shelf(settings, change=True) as kept, trouble():
         for page in kept.keys(asked):
             count += len(page)
             if not dry_run:
@@ -285,7 +285,7 @@ def flaws(
         bit = absurd.named(flaw) if flaw else None
     except ValueError as error:
         raise UsageError(f"--flaw {error}") from None
-    client = connect_store(settings, admin=True)
+    client = connect_store(settings)  # a tenant's usage is shown to nobody else, flawed or not
     found, total = absurd.find(
         client, topic=topic, producer=producer, flaw=bit, limit=limit, database=settings.store.database,
         since=since_when(since) if since else None, until=since_when(until) if until else None,
@@ -310,12 +310,12 @@ def flaws(
 
 
 @contextmanager
-def shelf(settings: Settings) -> Iterator[Shelf]:
-    """The letters of the store that the settings name."""
+def shelf(settings: Settings, *, change: bool = False) -> Iterator[Shelf]:
+    """The letters of the store that the settings name; reading asks for no more than a reader's rights."""
     from consumers.letters.shelf import Shelf
     from infra.connections import connect_store
 
-    client = connect_store(settings, admin=True)
+    client = connect_store(settings, admin=change)
     try:
         yield Shelf(client, settings.store.database)
     finally:
@@ -334,13 +334,13 @@ def judge(settings: Settings) -> Judge:
 @contextmanager
 def trouble() -> Iterator[None]:
     """What the consumer's parts raise, as errors for people."""
-    from consumers.errors import FatalError, TransientError
+    from consumers.errors import ConsumerError, TransientError
 
     try:
         yield
     except TransientError as error:
         raise UnreachableError(str(error)) from error
-    except FatalError as error:
+    except ConsumerError as error:
         raise GpufleetError(str(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,11 @@ from consumers.letters.replay import replay as send_again
 from consumers.letters.shelf import STATES, Shelf
 from consumers.settings import ConsumeSettings
 from consumers.store import EventStore
+from infra.cli.common import explain
 from infra.cli.main import cli
 from infra.embedded.store.process import StoreProcess
 from schemas import framing
+from tests.conftest import OPERATOR_PASSWORD
 from tests.consumers.fleet import Sent
 from tests.consumers.running import client
 
@@ -76,12 +79,21 @@ class Desk:
             **{"who": "ann", "why": "test", "wait_s": 30.0, **options},
         )
 
+    def as_operator(self) -> Desk:
+        """The same for a person who may read, as the policies let them, and change nothing."""
+        other = copy(self)
+        other._options = {**self._options, "store.user": "operator"}
+        other._environment = {"GPUFLEET_STORE_PASSWORD": OPERATOR_PASSWORD}
+        return other
+
     def run(self, *arguments: str, code: int = 0, settings: Mapping[str, str] | None = None) -> str:
         """``gpufleet dlq ...`` as a person calls it; its output, having checked the exit code."""
         options = [f"--set={key}={value}" for key, value in {**self._options, **(settings or {})}.items()]
         runner = CliRunner(env=self._environment)
         result = runner.invoke(cli, ["dlq", *arguments, *options], standalone_mode=False)
-        error = result.exception
+        error: BaseException | None = result.exception
+        if isinstance(error, Exception):
+            error = explain(error) or error  # as the command line does
         found = error.exit_code if isinstance(error, click.ClickException) else result.exit_code
         assert found == code, (result.output, error)
         return result.output + (error.format_message() if isinstance(error, click.ClickException) else "")

@@ -14,14 +14,16 @@ import pytest
 
 from consumers.letters.letter import Asked
 from consumers.letters.shelf import STATES
+from consumers.store import EventStore
 from infra.cli.dlq import command
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.store.process import StoreProcess
 from schemas import catalogue
 from schemas.catalogue import KINDS
+from schemas.container import ContainerWriter
 from tests.consumers.fleet import Node, create_topics
 from tests.consumers.fleet import Sender as Fleet
-from tests.consumers.running import counts, eventually, running, settings
+from tests.consumers.running import client, counts, eventually, running, settings
 from tests.consumers.test_bad_messages import shaped
 from tests.dlq.support import TOPIC, Desk, with_id, with_value
 
@@ -193,3 +195,20 @@ def test_flaws_are_told_in_words(desk: Desk, migrated_store: StoreProcess) -> No
     told = desk.json("flaws", "--producer", node.name)
     assert (told["total"], told["events"][0]["points"][0]["field"]) == (1, "power_w")
     assert desk.json("flaws", "--producer", node.name, "--since", "1m")["total"] == 0
+
+
+def test_reading_asks_for_no_more_than_an_operators_rights(desk: Desk, migrated_store: StoreProcess) -> None:
+    """And what an operator may not see of a tenant's usage, they do not see because it is absurd."""
+    usage = Node(f"{SITE}-gateway", SITE).event("tenant-usage", window_s=0, requests=-7)
+    schema = catalogue.latest("tenant-usage")
+    body = ContainerWriter(schema).frame([memoryview(usage.value)[5:]])
+    EventStore(lambda: client(migrated_store), "gpufleet").insert(schema, body)
+    assert desk.json("flaws", "--producer", f"{SITE}-gateway")["total"] == 1
+    operator = desk.as_operator()
+    assert operator.json("flaws", "--producer", f"{SITE}-gateway") == {"total": 0, "events": []}
+    ref = example(desk, "too_old")
+    assert operator.json("list", "--producer", f"{SITE}-3")[0]["letters"] == 1
+    assert operator.json("show", ref)["reason"] == "too_old"
+    before = desk.letters()
+    assert "Not enough privileges" in operator.run("drop", ref, "--why", "may I?", code=3)
+    assert desk.letters() == before
