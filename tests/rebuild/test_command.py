@@ -14,10 +14,12 @@ from click.testing import CliRunner, Result
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from consumers.rebuild.tables import ENDINGS, TABLES
 from infra.cli.rebuild import command
 from infra.clickhouse.client import ClickHouse, connect
 from infra.clickhouse.migrate import migrate
 from infra.clickhouse.tenancy import POLICIES
+from infra.clickhouse.users import base, readable
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.store.passwords import hash_password
 from infra.embedded.store.process import StoreProcess
@@ -140,3 +142,13 @@ def test_nobody_but_the_administrator_reads_what_is_built(
             asked = connect(ClickHouse(store.host, store.port, user.name, "secret-of-theirs"))
             assert seen_by(asked, beside) == 0, user.name
             asked.close()
+
+
+def test_on_a_server_only_the_writer_has_a_policy_on_what_is_built() -> None:
+    made = "\n".join(base())
+    for table in TABLES:
+        for ending in ENDINGS:
+            policies = [line for line in made.splitlines() if f" ON gpufleet.{table}{ending} " in line]
+            assert len(policies) == 1, table
+            assert policies[0].endswith("USING 1 TO gpufleet_writer")
+            assert f"{table}{ending}" not in readable()
