@@ -127,7 +127,7 @@ class StoreSettings(Section):
     password: SecretStr | None = Field(None, description="Password of user.")
     password_file: Path | None = Field(None, description="File that holds password.")
     admin_user: str = Field(
-        "", description="User of consume, project, audit, migrate and tenant, where people have another; empty = user."
+        "", description="User of commands that change the store (consume, project, audit, migrate ...); empty = user."
     )
     admin_password: SecretStr | None = Field(None, description="Password of admin_user.")
     admin_password_file: Path | None = Field(None, description="File that holds admin_password.")
