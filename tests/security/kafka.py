@@ -35,7 +35,12 @@ class SecuredKafka:
 
     def own(self, **changes: object) -> Settings:
         """Settings of the test's own hands: the broker's listener, as super user."""
-        flags = {"kafka.bootstrap": self.kafka.bootstrap, "kafka.partitions": 2, "kafka.history_partitions": 2}
+        flags = {
+            "kafka.bootstrap": self.kafka.bootstrap,
+            "kafka.partitions": 2,
+            "kafka.history_partitions": 2,
+            "kafka.timeout_s": 30,
+        }
         return load(environ={}, cwd=self.folder, flags={**flags, **changes})
 
     def password(self, user: str) -> str:
@@ -64,7 +69,7 @@ class SecuredKafka:
     def _settings(self, name: str, listener: str, lines: str) -> Path:
         file = self.folder / f"{name}.toml"
         file.write_text(
-            f'[kafka]\nbootstrap = "{HOST}:{self.ports[listener]}"\ntimeout_s = 6\npartitions = 2\n'
+            f'[kafka]\nbootstrap = "{HOST}:{self.ports[listener]}"\ntimeout_s = 30\npartitions = 2\n'
             f"history_partitions = 2\n{lines}"
         )
         return file

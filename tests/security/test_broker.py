@@ -34,6 +34,7 @@ ROLES = (
     *("--operator", "operator", "--usage", "gateway"),
 )
 GROUP = "secured-group"
+COMMAND = (sys.executable, "-m", "infra.cli.main")
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +58,13 @@ def by_own_hands(secured: SecuredKafka, *arguments: str) -> Result:
 def refusals(settings: Settings, topics: Sequence[str]) -> Mapping[str, int | None]:
     """What the broker says to one message on each topic: None = taken, else Kafka's code."""
     said: dict[str, int | None] = {}
-    producer = Producer({**librdkafka(settings.kafka, "producer"), "message.timeout.ms": 20_000, "linger.ms": 0})
+    producer = Producer({**librdkafka(settings.kafka, "producer"), "message.timeout.ms": 60_000, "linger.ms": 0})
     for topic in topics:
         with suppress(KafkaException):
             producer.produce(
                 topic, b"x", b"k", on_delivery=lambda e, m: said.__setitem__(m.topic() or "", e.code() if e else None)
             )
-    assert producer.flush(30) == 0
+    assert producer.flush(90) == 0
     return said
 
 
@@ -75,7 +76,7 @@ def reads(settings: Settings, topic: str, group: str) -> KafkaError | None:
         logger=None,
     )
     consumer.subscribe([topic], on_assign=lambda *_: answer.append(None))
-    for _ in range(60):
+    for _ in range(180):
         message = consumer.poll(0.5)
         if message is not None and message.error() is not None:
             answer.append(message.error())
@@ -163,10 +164,10 @@ def test_publisher_and_consumer_work_with_no_more_than_their_acls(
         running(migrated_store, given),
     ):
         outbox.offer_many([_message(one) for one in [*good, _cut(bad)]])
-        assert outbox.flush(30) == 0
-        eventually(lambda: stored_as_sent(ch, good, site), timeout_s=40)
+        assert outbox.flush(90) == 0
+        eventually(lambda: stored_as_sent(ch, good, site), timeout_s=90)
         letters = f"SELECT count() FROM gpufleet.dead_letters WHERE source_producer_id = '{site}-bad'"
-        eventually(lambda: ch.query(letters).result_rows == [(1,)], timeout_s=40)
+        eventually(lambda: ch.query(letters).result_rows == [(1,)], timeout_s=90)
     ch.close()
     journal.close()
 
@@ -190,7 +191,7 @@ def test_what_is_wrong_is_told_in_one_line_without_a_secret(allowed: SecuredKafk
     }
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "infra.cli.main", "topics", "list", "--config", str(file)],
+            [*COMMAND, "topics", "list", "--config", str(file), "--set", "kafka.timeout_s=8"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ from schemas.signing_keys import (
     render_site_keys,
 )
 from tests.consumers.fleet import Node, Sender, create_topics, recently
-from tests.consumers.running import client, counts, eventually, running, settings, stored_as_sent
+from tests.consumers.running import client, counts, running, settings, stored_as_sent
+from tests.consumers.running import eventually as within
 from tests.security.support import consumer_signing, key_of, signed, signed_with, site_keys, with_signature, write_keys
 
 pytestmark = pytest.mark.store
 TELEMETRY, USAGE = "node-telemetry", "tenant-usage"
+eventually = partial(within, timeout_s=90)
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def test_keys_change_under_running_producers_and_consumers_without_a_gap(
         for _ in range(count):
             assert outbox.offer(encoder.encode(TELEMETRY, recently() + events * 1_000_000, fields_of(name)))
             events += 1
-        assert outbox.flush(20) == 0
+        assert outbox.flush(90) == 0
 
     with (
         KafkaOutbox({"bootstrap.servers": broker, "linger.ms": 5}, journal, sign=sign) as outbox,
@@ -193,7 +196,7 @@ def test_an_event_without_a_key_waits_for_one(tmp_path: Path, broker: str) -> No
         assert "no signing key for producer 'keyless-n1'" in outbox.counters.last_error
         assert "another-node" in outbox.counters.last_error
         write_keys(file, render_producer_keys([key_of(keys, Scope.NODE, name)]))
-        assert outbox.flush(20) == 0
+        assert outbox.flush(90) == 0
     journal.close()
 
 
