@@ -100,8 +100,8 @@ def projector(where: Where, name: str, owner: str, orders: Connection) -> None:
         ledger_overlap_s=20.0,
         late_inserts_s=1.5,
         pace=Pace(grace_s=1.0, live_s=60.0, quiet_s=0.5, patience_s=3.0),
-        limits=Limits(statement_timeout_s=4),
-        lock_ttl_s=6.0,
+        limits=Limits(statement_timeout_s=8),
+        lock_ttl_s=12.0,
         lock_settle_s=0.3,
     )
 

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs behind")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing that was started or mounted is left behind
-    began = time.monotonic()
+    began, one = time.monotonic(), plan(given.seed, given.special)
     folder = Path(tempfile.mkdtemp(prefix="gpufleet-chaos-"))
     try:
         with World(folder) as world:
@@ -46,6 +46,12 @@ def main() -> int:
                     world.tell_where_you_are()
                     given.keep = True
                     return FAILED
+            try:
+                director.last_look()
+            except Exception as error:  # noqa: BLE001 - as above
+                print(results.failure(one, error), flush=True)
+                given.keep = True
+                return FAILED
             director.close()
     finally:
         if not given.keep:

@@ -163,7 +163,7 @@ class World:
         """The projector; ``anew``: under a name of its own, so that it must wait for the last one's claim."""
         if anew:
             self._owner = f"projector-{next(self._numbers)}"
-        self.projector = Running("projector", projector, self.where("consume", 8.0), "projector", self._owner)
+        self.projector = Running("projector", projector, self.where("consume", 20.0), "projector", self._owner)
         return self.projector
 
     def supervise(self) -> None:
