@@ -56,6 +56,11 @@ def test_every_kind_of_damage_is_named_and_put_right(place: Place) -> None:
     assert found == {hour[4]: (5, 0, 0, 0), hour[3]: (0, 0, 12, 0), hour[2]: (0, 0, 0, 20)}
     assert [h.columns for h in report.hours] == [[], [], ["clock_offset_s"], []]
     assert "missing: n1 run 1700000000000000 seq 0" in report.hours[0].examples
+    place.rebuild().discard()
+    narrow = place.run(start=hour[2], end=hour[2] + 3600, swap=True)
+    assert [h.start for h in narrow.hours] == [hour[2]]
+    left = place.run()
+    assert [h.start for h in left.differing] == [hour[4], hour[3]], "hours outside the range are as they were"
     swapped = place.run(swap=True)
     assert swapped.swapped
     assert not place.tables_beside()
