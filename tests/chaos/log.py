@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ Place = tuple[str, int]
 """(topic, partition)"""
 Who = tuple[str, int, int]
 """(producer_id, run_id, seq)"""
+STALLS_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,15 @@ class Reader:
     """Reads on from where it stopped. ``bootstrap`` is the broker itself, no proxy."""
 
     def __init__(self, bootstrap: str, topics: Iterable[str]) -> None:
-        self._topics = tuple(topics)
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "chaos-log", "enable.auto.commit": False,
+        self._bootstrap, self._topics = bootstrap, tuple(topics)
+        self._consumer = self._connected()
+        self.next: dict[Place, int] = {}
+
+    def _connected(self) -> Consumer:
+        return Consumer(
+            {"bootstrap.servers": self._bootstrap, "group.id": "chaos-log", "enable.auto.commit": False,
              "enable.partition.eof": True, "auto.offset.reset": "error", "reconnect.backoff.max.ms": 500}
         )  # fmt: skip
-        self.next: dict[Place, int] = {}
 
     def close(self) -> None:
         self._consumer.close()
@@ -78,6 +83,18 @@ class Reader:
 
     def read(self) -> Log:
         """Everything up to the end of every partition."""
+        before = dict(self.next)
+        for _ in range(5):
+            log = self._read()
+            if log is not None:
+                return log
+            # After a broker's death or a topic's, a client may be left with what it knew of them.
+            self.close()
+            self._consumer, self.next = self._connected(), dict(before)
+        raise AssertionError("the log cannot be read to its end")
+
+    def _read(self) -> Log | None:
+        """None when nothing comes any more although the end is not reached."""
         known = self._consumer.list_topics(timeout=20).topics
         places = [(topic, number) for topic in self._topics if topic in known for number in known[topic].partitions]
         log = Log()
@@ -92,13 +109,18 @@ class Reader:
             return log
         self._consumer.assign(ahead)
         open_ends = {(one.topic, one.partition) for one in ahead}
+        moved = time.monotonic()
         while open_ends:
+            if time.monotonic() - moved > STALLS_S:
+                return None
             for message in self._consumer.consume(1000, 0.2):
+                moved = time.monotonic()
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
-                if error is not None:
-                    assert error.code() == KafkaError._PARTITION_EOF or error.retriable(), error
-                elif (message.offset() or 0) < self.next[place]:
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    time.sleep(1.0)
+                    return None
+                if error is None and (message.offset() or 0) < self.next[place]:
                     log.messages.append(logged(message))
                 if error is None and (message.offset() or 0) >= self.next[place] - 1:
                     open_ends.discard(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--special", choices=[*SPECIAL, ""], help="overrules what the seeds say")
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs behind")
     given = parser.parse_args()
+    faulthandler.register(signal.SIGUSR1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing that was started or mounted is left behind
     began, one = time.monotonic(), plan(given.seed, given.special)
     folder = Path(tempfile.mkdtemp(prefix="gpufleet-chaos-"))
