@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tests.model.protocol import Protocol, State, Step
+from tests.model.protocol import Protocol
+from tests.model.state import State, Step
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from schemas import catalogue
 from schemas.catalogue import KINDS, EventKind
 from tests.consumers.fakes import FakeClock, FakeMessage
 from tests.consumers.fleet import Node, Sent
-from tests.model import protocol
-from tests.model.protocol import Do, Part, State, Step, identity, told
+from tests.model.protocol import told
+from tests.model.state import Do, Part, State, Step, identity, together
 
 KIND = KINDS["node-events"]
 HORIZON_S = 10.0
@@ -45,7 +45,7 @@ class RowsOf:
     """The store's answers, out of the rows of a state of the model."""
 
     def __init__(self, state: State) -> None:
-        self.rows = {(event[0], int(event[1])) for event in protocol.together(state.settled, *state.fresh)}
+        self.rows = {(event[0], int(event[1])) for event in together(state.settled, *state.fresh)}
 
     def stored(self, kind: EventKind, wanted: Sequence[Wanted]) -> set[tuple[str, int, int]]:
         return {

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from tests.model.explore import explore
-from tests.model.protocol import ALL, Part, Protocol
+from tests.model.protocol import Protocol
 from tests.model.real import RealConsumer, view_of
+from tests.model.state import ALL, Part
 
 PATHS = 250
 

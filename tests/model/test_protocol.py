@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.model.explore import Explored, explore
-from tests.model.protocol import ALL, Part, Protocol, Rule, State
+from tests.model.protocol import Protocol
+from tests.model.state import ALL, Part, Rule, State
 
 PAGE = Path(__file__).parents[2] / "docs" / "identity.md"
 
