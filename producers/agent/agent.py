@@ -117,6 +117,11 @@ class Agent:
         return self._journal.run_id
 
     @property
+    def introduced(self) -> bool:
+        """Whether every source has answered or failed, and the inventory was sent."""
+        return self._introduced
+
+    @property
     def journal_unsaved(self) -> str:
         """Why the journal is in memory alone; empty = it is on disk."""
         return self._journal.unsaved

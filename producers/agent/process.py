@@ -27,6 +27,8 @@ from schemas.signer import Sign
 
 FLUSH_S = 10.0
 """How long the end of a run waits for the broker."""
+LOOK_S = 15.0
+"""How long a look waits for sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,12 @@ def decode(message: Message) -> dict[str, Any]:
 def look(settings: AgentSettings, version: str = "", clock: Clock | None = None) -> dict[str, list[dict[str, Any]]]:
     """What one tick of this agent would send, topic by topic. Sends nothing and leaves no trace.
 
-    Rates and GPM need two samples, so it looks for two ticks and shows the second.
+    Rates and GPM need two samples, so it looks for two ticks in which every source has answered or failed, and shows
+    the second; a source that does neither is waited for ``LOOK_S``.
     """
     clock = clock or SystemClock()
     outbox = MemoryOutbox()
-    ticks = 0
+    ticks, until = 0, clock.mono_s() + LOOK_S
     with tempfile.TemporaryDirectory() as folder:
         quick = replace(settings, state_dir=Path(folder), ticks=1, slow_interval_ms=settings.interval_ms, spread=0.0)
         given = Journal.start(journal_folder(quick.state_dir), quick.site, [quick.node_id], TOPICS)
@@ -210,8 +213,8 @@ def look(settings: AgentSettings, version: str = "", clock: Clock | None = None)
 
         def on_tick() -> None:
             nonlocal ticks
-            ticks += 1
-            if ticks == 2:
+            ticks += agent.introduced
+            if ticks == 2 or clock.mono_s() > until:
                 agent.stop("one tick was looked at")
 
         agent.on_tick = on_tick
