@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
+import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -45,7 +47,8 @@ SEPARATOR = b"\n%%\n"
 
 @cache
 def _encoder() -> EventEncoder:
-    folder = Path(tempfile.mkdtemp(prefix="gpufleet-fuzz-"))
+    folder = Path(tempfile.mkdtemp(prefix="gpufleet-fuzz-", dir=_memory()))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     topics = (*TOPICS, "leases", "tenant-limits", "tenant-usage")
     return EventEncoder(Journal.start(folder, "fuzz", [NODE], topics), NODE)
 
