@@ -79,10 +79,14 @@ class Range:
     end: int | None = None
 
     def sql(self, layout: Layout, start: int | None = None, end: int | None = None) -> str:
-        """Condition on ``ts`` for the range, or a part of it."""
+        """Condition on ``ts`` for the range, or what of it lies in [start, end)."""
         literal = instant64 if _is_precise(layout) else instant
-        low, high = (self.start if start is None else start), (self.end if end is None else end)
-        given = [f"ts >= {literal(low)}" if low is not None else "", f"ts < {literal(high)}" if high else ""]
+        low = max((at for at in (self.start, start) if at is not None), default=None)
+        high = min((at for at in (self.end, end) if at is not None), default=None)
+        given = [
+            f"ts >= {literal(low)}" if low is not None else "",
+            f"ts < {literal(high)}" if high is not None else "",
+        ]
         return " AND ".join(filter(None, given)) or "1"
 
 

@@ -311,6 +311,10 @@ WHERE at > fromUnixTimestamp64Micro({since_us}, 'UTC') AND minute >= {window.sta
         now = now_us(self.store) // 1_000_000
         begin = min(frontier if frontier is not None else now, since_us // 1_000_000) - AFTER_S
         silent = range(max(begin, now - DAY_S) // MINUTE_S * MINUTE_S, now, MINUTE_S)
-        for start, end in together([*touched, *silent], MINUTE_S):
+        # A request is answered when all of its minutes have closed: the last ones must not hold up the others.
+        closed = (now - SETTLE_S) // MINUTE_S * MINUTE_S
+        minutes = {*touched, *silent}
+        old, young = [m for m in minutes if m < closed], [m for m in minutes if m >= closed]
+        for start, end in (*together(old, MINUTE_S), *together(young, MINUTE_S)):
             ask(self.store, Range(start, end), None, f"gpufleet rebuild {self.table.name} --swap")
             self.report.recompute.append((start, end))
