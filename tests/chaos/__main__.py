@@ -41,8 +41,9 @@ class Worker:
     def lines(self, into: queue.Queue[tuple[int, str | None]]) -> None:
         """Everything it says, and None at its end."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            into.put((self.number, line))
+        with self.process.stdout as said:
+            for line in said:
+                into.put((self.number, line))
         self.process.wait()
         self._log.close()
         into.put((self.number, None))

@@ -94,7 +94,7 @@ def projector(where: Where, name: str, owner: str, orders: Connection) -> None:
     obey(orders, stop.set)
     given = ProjectorSettings(
         owner=owner,
-        every_s=0.25,
+        every_s=0.5,
         rest=0.1,
         most_s=1.0,
         ledger_overlap_s=20.0,

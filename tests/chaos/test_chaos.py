@@ -13,7 +13,7 @@ from tests.conftest import missing
 
 FIRST_SEED = 20
 SCHEDULES = 30
-WORLDS = 3
+WORLDS = 2
 
 
 @pytest.mark.store
