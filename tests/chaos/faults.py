@@ -164,7 +164,7 @@ class Injector:
             self.unmet.append(fault.kind)
             return None
         self.world.fill_disk(True)
-        return lambda: self.world.fill_disk(False)
+        return self.world.make_room
 
     def _store_forgets(self, fault: Fault) -> Undo | None:
         """A power cut: what was acknowledged in the last second is gone, and the process with it."""
