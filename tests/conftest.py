@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.security.plugin"]
 
 SHARED = {"e2e": "live", "grafana": "story", "preview": "story", "tenancy": "story"}
-"""Folder of tests -> the session fixture that its tests share, which takes a minute to set up."""
+"""Folder of tests -> the fixture that its tests share, which takes a minute to set up."""
 LONG = tuple(SHARED)
 """Folders of tests whose files take minutes."""
 OPERATOR_PASSWORD = "of-the-tests-operator"
@@ -33,8 +33,13 @@ OPERATOR_PASSWORD = "of-the-tests-operator"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, so that no process waits for another's last file."""
-    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+    """The long ones first, so that no process waits for another's last file; who shares a running `up` together."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        folder = item.path.parent.name
+        return LONG.index(folder) if folder in LONG else len(LONG), "live" in getattr(item, "fixturenames", ())
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -117,6 +117,8 @@ HAVING count() > 0""",
             return target
         step = self._step()
         until = min(target, frontier + SILENT_STATEMENTS * step * MINUTE_S)
+        if self._conditions.begin is None:
+            self._conditions.begin = frontier
         full.update(dict.fromkeys(range(frontier, until, MINUTE_S)))
         return until
 

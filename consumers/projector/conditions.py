@@ -38,6 +38,8 @@ class Conditions:
     monotonic: Callable[[], float]
     frontier: int | None = None
     """Every minute before it has been computed, or is in the lists below. None: nothing is known to compute."""
+    begin: int | None = None
+    """Oldest minute that has been computed or is in the lists below; None: none has."""
     full: dict[int, Open] = field(default_factory=dict)
     """Minutes to compute as a whole."""
     partial: dict[int, Open] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Conditions:
 
     def touch(self, minute: int, nodes: Nodes, at: float) -> None:
         """Samples of a minute came in or changed hands."""
+        self.begin = minute if self.begin is None else min(self.begin, minute)
         self._put(self.full, minute, nodes, at)
         for later in range(minute + MINUTE_S, minute + LOOKBACK_S + 1, MINUTE_S):
             self.again(later, nodes, at)
@@ -93,10 +96,14 @@ class Conditions:
             self._put(self.partial, minute, nodes, at)
 
     def since(self, start: int, nodes: Nodes, at: float, *, health: bool, end: int | None = None) -> None:
-        """Something holds for these nodes from ``start`` on (and until ``end``): what was computed is stale."""
+        """Something holds for these nodes from ``start`` on (and until ``end``): what was computed is stale.
+
+        Minutes that never were stay as they are: a job may claim to have begun in 1970.
+        """
         if self.frontier is None:
             return
-        for minute in range(start, self.frontier if end is None else min(end, self.frontier), MINUTE_S):
+        first = max(start, self.frontier if self.begin is None else self.begin) // MINUTE_S * MINUTE_S
+        for minute in range(first, self.frontier if end is None else min(end, self.frontier), MINUTE_S):
             self._put(self.full if health else self.partial, minute, nodes, at)
 
     def touch_facility(self, minute: int, at: float) -> None:

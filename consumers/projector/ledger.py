@@ -112,6 +112,12 @@ def load_frontier(store: Store) -> int | None:
     return int(found[0][0]) if found else None
 
 
+def load_begin(store: Store) -> int | None:
+    """Oldest minute of health that is there, seconds since 1970 (answered by what each part knows of its times)."""
+    found = rows(store, "SELECT count(), toUnixTimestamp(min(ts)) FROM gpufleet.health_1m")
+    return int(found[0][1]) if found[0][0] else None
+
+
 def save(store: Store, position: float, owner: str) -> None:
     """Remember that all work up to ``position`` is done."""
     _put(store, "ledger", _micros(position), owner)

@@ -207,7 +207,8 @@ class Projector:
                 position = ledger.oldest(store)
             frontier = ledger.load_frontier(store)
             self._frontier = -1 if frontier is None else frontier
-            self._conditions = Conditions(self._settings.pace, self._monotonic, frontier)
+            begin = ledger.load_begin(store)
+            self._conditions = Conditions(self._settings.pace, self._monotonic, frontier, begin)
             self._work = WorkList(self._settings.pace, self._monotonic, newest=position, conditions=self._conditions)
             self._reader = ledger.LedgerReader(position, self._settings.ledger_overlap_s)
             for hour in hours:

@@ -10,7 +10,7 @@ from tests.conftest import missing
 from tests.e2e.support import Up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A running `up` with some minutes of past. Interrupted at the end, when everything must add up."""
     from infra.embedded.apache_kafka import KafkaUnavailable, java_program, kafka_jars
