@@ -15,6 +15,7 @@ from consumers.projector.recompute import Limits
 from consumers.projector.worklist import Pace
 from infra.clickhouse.client import ClickHouse, connect
 from infra.embedded.store.process import StoreProcess
+from tests.conftest import migrated
 from tests.projector.events import Events
 
 RAW_DAYS = 3650
@@ -64,6 +65,13 @@ class Bench:
             f"SELECT *, toUnixTimestamp(ts) AS start FROM gpufleet.{table} FINAL"
             f" WHERE site = '{self.events.site}' {extra} ORDER BY ALL"
         )
+
+
+@pytest.fixture(scope="package")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    """A store that no other folder's tests write to: a projector computes whatever is open, of any time and site."""
+    with migrated(tmp_path_factory.mktemp("projector-store")) as process:
+        yield process
 
 
 @pytest.fixture
