@@ -129,7 +129,9 @@ class EventStore:
                 f" AND {kind.key} IN ({_strings(w.key for w in part)}) AND ts IN ({_times(w.ts for w in part)})"
             )
             asked = {(w.producer_id, w.run_id, w.seq) for w in part}  # others stand at the same place and time
-            found.update(asked.intersection((producer, run, seq) for producer, run, seq in self._rows(text, kind.topic)))
+            found.update(
+                asked.intersection((producer, run, seq) for producer, run, seq in self._rows(text, kind.topic))
+            )
         return found
 
     def max_seq(self, kind: EventKind, keys: Sequence[Key], since_us: int, *, own_key: bool) -> dict[Key, int]:

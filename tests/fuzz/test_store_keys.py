@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -77,3 +78,13 @@ def test_whatever_a_producer_calls_itself_it_is_found_and_nobody_else(
     keys = [(name, node.run_id), ("nobody", node.run_id)]
     found = events.max_seq(KINDS[TOPIC], keys, one.record["ts"], own_key=True)
     assert found == {keys[0]: 0, keys[1]: -1}
+
+
+def test_a_neighbour_at_the_same_place_and_time_is_not_named(events: EventStore) -> None:
+    schema = catalogue.latest(TOPIC)
+    one, other = (Node("twin", "keys", run_id=1_700_000_000_000_000 + next(RUNS)) for _ in range(2))
+    at = time.time_ns() // 1000
+    mine, another = one.event(TOPIC, ts=at), other.event(TOPIC, ts=at)
+    values = [memoryview(sent.value)[framing.PREFIX_BYTES :] for sent in (mine, another)]
+    events.insert(schema, ContainerWriter(schema).frame(values))
+    assert events.stored(KINDS[TOPIC], [Wanted("keys", "twin", at, *mine.identity)]) == {mine.identity}
