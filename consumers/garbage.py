@@ -13,7 +13,7 @@ def settle() -> None:
 
     A message, its headers and identity hold no cycles: counting references frees them. Yet each is an allocation that
     the collector counts, and with tens of thousands of them waiting for their insert it walked all of them again and
-    again: more than a third of the consumer's CPU at the rate of a full fleet.
+    again: more than a third of what the consumer's Python threads did at the rate of a full fleet.
     """
     gc.collect()
     gc.freeze()
