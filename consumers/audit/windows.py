@@ -19,6 +19,7 @@ from consumers.projector import (
     usage_windows,
 )
 from consumers.projector.measures import NAMES
+from consumers.projector.rack_windows import fleet_10s_sql, rack_1m_sql, rack_10s_sql
 from consumers.projector.recompute import Limits, Recomputer, runs
 from consumers.projector.store import Store, rows
 from consumers.projector.windows import (
@@ -37,10 +38,7 @@ from consumers.projector.windows import (
     USAGE_SUMS,
     Range,
     Table,
-    fleet_10s_sql,
     instant64,
-    rack_1m_sql,
-    rack_10s_sql,
 )
 from consumers.projector.windows import scope as rows_of
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from consumers.failpoints import failpoint
 from consumers.projector import gpu_windows, health_windows, hours, usage_windows
+from consumers.projector.rack_windows import doubled_sql, fleet_10s_sql, rack_1m_sql, rack_10s_sql
 from consumers.projector.store import WRITE_SETTINGS, Store, rows, scalar
 from consumers.projector.windows import (
     FACILITY_1H,
@@ -28,13 +29,9 @@ from consumers.projector.windows import (
     Range,
     Table,
     covering,
-    doubled_sql,
-    fleet_10s_sql,
     insert_sql,
     instant64,
     one_of,
-    rack_1m_sql,
-    rack_10s_sql,
     scope,
     tombstones_sql,
     version_sql,

@@ -16,7 +16,7 @@ from infra.cli.producing import explained
 
 if TYPE_CHECKING:
     from infra.config import Settings
-    from infra.config.models import AgentSpool
+    from infra.config.agent import AgentSpool
     from producers.agent.process import Outcome
     from producers.agent.settings import AgentSettings
     from producers.spool.settings import SpoolSettings

@@ -1,8 +1,8 @@
 """Settings: what they are (models), where they come from (loading), how they are shown (render)."""
 
+from infra.config.agent import AgentSettings
 from infra.config.loading import Settings, load
 from infra.config.models import (
-    AgentSettings,
     ConsumeSettings,
     EmbeddedSettings,
     KafkaSettings,
