@@ -23,6 +23,10 @@ SITE_BYTES_MAX = 255
 HEADER_FIELDS = ("site", "producer_id", "run_id", "seq", "ts")
 
 
+VARINT_BYTES_MAX = 10
+"""Of an Avro long."""
+
+
 class Place(NamedTuple):
     """Where the table sorts an event: the columns ahead of its time."""
 
@@ -44,7 +48,7 @@ def begins_with_header(schema: Schema) -> bool:
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """An Avro long at ``at``: (value, position after it). HeadError when it runs over ten bytes or the end."""
     encoded = shift = 0
-    for position in range(at, min(at + 10, len(data))):
+    for position in range(at, min(at + VARINT_BYTES_MAX, len(data))):
         byte = data[position]
         encoded |= (byte & 0x7F) << shift
         if byte < 0x80:

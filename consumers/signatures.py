@@ -21,7 +21,7 @@ from consumers.batch import Message
 from consumers.datum import HeadError, read_string, read_varint
 from consumers.errors import FatalError, Reason
 from schemas import framing, identity, signing
-from schemas.container import zigzag_varint
+from schemas.container import avro_bytes
 from schemas.framing import PREFIX_BYTES
 from schemas.identity import FIXED_BYTES, Identity, IdentityError, producer_part
 from schemas.signer import Sign
@@ -196,13 +196,13 @@ class Verifier:
         if len(self._entries) >= ENTRIES_MAX:
             del self._entries[next(iter(self._entries))]
         producer = producer_part(header)
-        head = _avro(site_key.site.encode()) + _avro(producer)
+        head = avro_bytes(site_key.site.encode()) + avro_bytes(producer)
         self._entries[producer, signature[:-MAC_BYTES], message.key()] = _Entry(
             secret,
             bound_key,
             head,
             PREFIX_BYTES + len(head),
-            _avro(key),
+            avro_bytes(key),
             signing.TOPICS[claim.scope],
             site_key.until_us,
         )
@@ -304,7 +304,3 @@ def _check_datum(value: bytes, site: str, who: Identity, key: bytes) -> None:
 
 def _signer(claim: Claim) -> str:
     return f"{claim.scope.word} {claim.subject!r}"
-
-
-def _avro(text: bytes) -> bytes:
-    return zigzag_varint(len(text)) + text

@@ -22,7 +22,8 @@ def zigzag_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _avro_bytes(value: bytes) -> bytes:
+def avro_bytes(value: bytes) -> bytes:
+    """Avro's encoding of bytes, and of a string's UTF-8."""
     return zigzag_varint(len(value)) + value
 
 
@@ -34,10 +35,10 @@ class ContainerWriter:
         self._sync = hashlib.md5(text, usedforsecurity=False).digest()
         meta = (
             zigzag_varint(2)
-            + _avro_bytes(b"avro.schema")
-            + _avro_bytes(text)
-            + _avro_bytes(b"avro.codec")
-            + _avro_bytes(b"null")
+            + avro_bytes(b"avro.schema")
+            + avro_bytes(text)
+            + avro_bytes(b"avro.codec")
+            + avro_bytes(b"null")
             + b"\x00"
         )
         self._header = b"Obj\x01" + meta + self._sync

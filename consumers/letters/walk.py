@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from consumers.datum import VARINT_BYTES_MAX, HeadError, read_varint
 from consumers.letters.clock import iso
 from schemas.catalogue import Schema
 from schemas.framing import PREFIX_BYTES
@@ -215,19 +216,14 @@ class _Reader:
         return _Read(at, f"[{', '.join(shown)}{more}]", items=total)
 
     def _varint(self, at: int) -> tuple[int, int]:
-        encoded = shift = 0
-        for position in range(at, at + 10):
-            if position >= len(self._data):
-                missing = (
-                    "nothing follows" if position == at else f"the message ends after {position - at} of its bytes"
-                )
-                raise _Stopped(len(self._data), f"expected a number, but {missing}")
-            byte = self._data[position]
-            encoded |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return (encoded >> 1) ^ -(encoded & 1), position + 1
-            shift += 7
-        raise _Stopped(at, "expected a number of at most ten bytes, found one that does not end")
+        try:
+            return read_varint(self._data, at)
+        except HeadError:
+            left = len(self._data) - at
+            if left >= VARINT_BYTES_MAX:
+                raise _Stopped(at, "expected a number of at most ten bytes, found one that does not end") from None
+            missing = f"the message ends after {left} of its bytes" if left > 0 else "nothing follows"
+            raise _Stopped(len(self._data), f"expected a number, but {missing}") from None
 
     def _room(self, at: int, size: int, what: str) -> int:
         if at + size > len(self._data):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producers.simulator import varint
+from schemas.container import avro_bytes
 
 AnyArray = NDArray[Any]
 
@@ -60,8 +61,7 @@ def encode(columns: Sequence[Column], events: int) -> list[bytes]:
 
 def text(value: str) -> bytes:
     """An Avro string."""
-    data = value.encode()
-    return varint.encode(len(data)) + data
+    return avro_bytes(value.encode())
 
 
 def _nature(column: Column) -> str:
