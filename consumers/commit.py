@@ -17,9 +17,11 @@ class CommitHorizon:
     def __init__(self, horizon_s: float, start: int, committed: int | None) -> None:
         self._horizon_s = horizon_s
         self._waiting: deque[tuple[float, int]] = deque()
-        self._ripe: int | None = None
         self.start = start
         """Where reading began: the offset to go back to when nothing was ever committed."""
+        self._ripe = start
+        """Nothing below it is wanted any more. The start itself is committed, too: a topic that was made anew, or that
+        retention emptied, may send nothing for long, and is not to be asked about again at the next start."""
         self.committed = committed
         """Offset that Kafka holds for the group; None when it holds none."""
         self.stored_next = start
@@ -44,12 +46,10 @@ class CommitHorizon:
         self.recorded(next_offset, now)
 
     def committable(self, now: float) -> int | None:
-        """The highest offset old enough to commit, when it is above the committed one."""
+        """The highest offset old enough to commit, when Kafka does not hold it yet."""
         while self._waiting and self._waiting[0][0] + self._horizon_s <= now:
             self._ripe = self._waiting.popleft()[1]
-        if self._ripe is None or (self.committed is not None and self._ripe <= self.committed):
-            return None
-        return self._ripe
+        return self._ripe if self.committed is None or self._ripe > self.committed else None
 
     def was_committed(self, offset: int) -> None:
         """Kafka accepted the commit."""
@@ -64,6 +64,5 @@ class CommitHorizon:
     def rewind(self) -> int:
         """Forget what is not committed; the offset to read from again."""
         self._waiting.clear()
-        self._ripe = None
-        self.stored_next = self._recorded = self.resume
+        self._ripe = self.stored_next = self._recorded = self.resume
         return self.stored_next

@@ -85,6 +85,8 @@ def test_commits_trail_by_the_horizon_and_never_go_back() -> None:
     horizon = CommitHorizon(60.0, start=10, committed=None)
     horizon.stored(20, now=0.0)
     horizon.stored(30, now=50.0)
+    assert horizon.committable(59.9) == 10, "the start alone"
+    horizon.was_committed(10)
     assert horizon.committable(59.9) is None
     assert horizon.committable(60.0) == 20
     assert horizon.committable(61.0) == 20, "a commit that failed is tried again"
@@ -94,6 +96,15 @@ def test_commits_trail_by_the_horizon_and_never_go_back() -> None:
     assert horizon.committable(1e9) is None, "what was not committed is forgotten"
     horizon.stored(25, now=200.0)
     assert horizon.committable(260.0) == 25
+
+
+def test_where_reading_began_is_committed_though_nothing_comes() -> None:
+    """Or a person who accepted a loss in a partition that stays empty would be asked again at every start."""
+    anew, overtaken, usual = (CommitHorizon(60.0, 15, committed) for committed in (None, 10, 15))
+    assert [one.committable(0.0) for one in (anew, overtaken, usual)] == [15, 15, None]
+    for one in (anew, overtaken):
+        one.was_committed(15)
+        assert (one.committable(1e9), one.resume) == (None, 15)
 
 
 def test_the_horizon_counts_from_the_ledgers_row() -> None:
