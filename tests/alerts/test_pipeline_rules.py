@@ -47,11 +47,65 @@ def test_a_projector_without_new_events_is_the_consumers_page(bench: Bench) -> N
 def test_dead_letters(bench: Bench) -> None:
     bench.ledger(range(40))
     bench.ledger([10.5], dead_letters=3)
-    watch = bench.watch(BY_NAME["dead_letters"]).to(10, 11, 12)
-    assert watch.labels("topic") == [("node-telemetry",)]
+    watch = bench.watch(BY_NAME["dead_letters"]).to(10, 11)
+    assert watch.states == ["Pending"]
+    assert watch.to(12).labels("topic") == [("node-telemetry",)]
     assert watch.texts[0].startswith("3 messages of node-telemetry")
     assert watch.to(26).states == ["Recovering"]
     assert watch.to(41).firing == []
+
+
+def letter(bench: Bench, minute: float, offset: int, detail: str, reason: str = "foreign", producer: str = "p") -> None:
+    """A dead letter of node-telemetry, as the consumer files it."""
+    topic = f"node-telemetry-{bench.site}"
+    where = {"source_topic": topic, "source_partition": 0, "source_offset": offset, "append_ts": 0}
+    who = {"producer_id": f"dlq/{topic}/0", "run_id": 7, "seq": offset, "source_producer_id": producer}
+    bench.event("dead-letters", minute, **who, **where, reason=reason, detail=detail)
+
+
+def test_a_key_that_writes_for_others(bench: Bench) -> None:
+    bench.health(range(200))
+    watch = bench.watch(BY_NAME["foreign_letters"]).to(9)
+    for offset in range(3):
+        letter(bench, 10 + offset / 10, offset, f"signed by node 'r1-n1' and keyed 'r2-n{offset}'")
+    letter(bench, 10.5, 3, "the message is not what node 'r1-n9' of here signed", reason="signature")
+    assert watch.to(11).labels("signer") == [("node r1-n1",)]
+    assert watch.texts[0].startswith(f"Site {bench.site}: 3 messages")
+    assert watch.to(69).states == ["Alerting"]
+    assert watch.to(72).states == ["Recovering"], "none for an hour"
+    assert watch.to(88).firing == []
+
+
+def test_whose_key_it_is_where_the_letter_names_the_producer_alone(bench: Bench) -> None:
+    """As the consumer words it where key and producer fit and the datum does not, and for keys without a subject."""
+    bench.health(range(40))
+    letter(bench, 10, 0, "signed for (site, producer, key) ('x', 'gw-1', 't1'), the datum is about t2", producer="gw-1")
+    letter(bench, 10, 1, "signed by facility '', which may not write node-telemetry", producer="bms-1")
+    watch = bench.watch(BY_NAME["foreign_letters"]).to(9, 11)
+    assert sorted(watch.labels("signer")) == [("bms-1",), ("gw-1",)]
+
+
+def test_one_key_on_many_machines_is_one_cause(bench: Bench) -> None:
+    bench.health(range(40))
+    for number in range(20):
+        letter(bench, 10, number, f"signed by node 'n{number}' as producer 'r1-n1'")
+    watch = bench.watch(BY_NAME["foreign_letters"]).to(9, 11)
+    assert watch.labels("signer") == [("many",)]
+    assert watch.texts[0].startswith(f"Site {bench.site}: 20 messages")
+
+
+def test_who_writes_for_others_is_not_told_as_letters_that_cannot_be_stored(bench: Bench) -> None:
+    topic = f"node-telemetry-{bench.site}"
+    bench.health(range(40))
+    bench.ledger([10.5], topic=topic, dead_letters=2)
+    letter(bench, 10.4, 0, "signed by node 'r1-n1' and keyed 'r1-n2'")
+    letter(bench, 10.4, 1, "signed by node 'r1-n1' and keyed 'r1-n3'")
+    watch = bench.watch(BY_NAME["dead_letters"]).to(10, 11, 12, 13)
+    assert topic not in [note.label("topic") for note in watch.told]
+    bench.ledger([14], topic=topic, dead_letters=1)
+    watch.to(15, 16)
+    [told] = [note for note in watch.told if note.label("topic") == topic]
+    assert told.text.startswith("1 messages")
 
 
 def test_absurd_events(bench: Bench) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from infra.grafana.alerts.rules import BY_NAME
+from infra.grafana.boards.ids import Pipeline
+from infra.grafana.expand import TimeRange, Value, queries
 from tests.alerts.support import Bench
+from tests.grafana.boards import OPERATOR, ask
 
 
 def say(bench: Bench, minute: float, event: str, node: str = "r1-n1", **more: object) -> None:
@@ -21,6 +26,66 @@ def test_a_spool_that_refuses_and_takes_again(bench: Bench) -> None:
     say(bench, 20.5, "source_up", value="spool")
     assert watch.to(21).states == ["Recovering"]
     assert watch.to(27).firing == []
+
+
+def test_an_agent_that_started_on_a_full_disk(bench: Bench) -> None:
+    bench.health(range(40))
+    say(bench, 10, "agent_start")
+    say(bench, 10.1, "source_down", value="journal")
+    say(bench, 10.1, "source_down", node="r1-n2", value="nvml")
+    watch = bench.watch(BY_NAME["agent_journal"]).to(9, 11, 12, 13)
+    assert watch.labels("node", "rack") == [("r1-n1", "r1")]
+    assert "journal" in watch.texts[0]
+    assert bench.watch(BY_NAME["spool_refuses"]).to(9, 11, 12, 13).told == [], "the spool has said nothing"
+    say(bench, 20.5, "source_up", value="spool")
+    assert watch.to(21).states == ["Alerting"], "the spool's disk is another matter"
+    say(bench, 21.5, "source_up", value="journal")
+    assert watch.to(22).states == ["Recovering"]
+    assert watch.to(28).firing == []
+
+
+def test_the_panel_behind_the_alerts_names_the_disks_however_long_ago_they_spoke(bench: Bench) -> None:
+    days = 3 * 24 * 60
+    say(bench, 5, "source_down", value="journal")
+    say(bench, 6, "source_down", node="r1-n2", value="spool")
+    say(bench, 7, "source_down", node="r1-n3", value="spool")
+    say(bench, 8, "source_up", node="r1-n3", value="spool")
+    [board] = [each for each in OPERATOR if each.uid == Pipeline.UID]
+    [query] = [each for each in queries(board) if each.panel is not None and each.panel.id == Pipeline.SPOOLS]
+    end_ms = (bench.start + days * 60) * 1000
+    rows = ask(bench.client, query, TimeRange(end_ms - 3_600_000, end_ms), {"site": Value(bench.site)}).dicts()
+    assert {row["node_id"]: row["state"] for row in rows} == {"r1-n1": "keeps no journal", "r1-n2": "refuses events"}
+
+
+def test_a_journal_is_the_next_runs_matter_once_the_agent_starts_or_stops(bench: Bench) -> None:
+    bench.health(range(40))
+    for node in ("r1-n1", "r1-n2", "r1-n3"):
+        say(bench, 5, "source_down", node=node, value="journal")
+    say(bench, 6, "agent_start", node="r1-n1")
+    say(bench, 6, "agent_stop", node="r1-n2")
+    assert bench.watch(BY_NAME["agent_journal"]).to(5, 8, 10).labels("node") == [("r1-n3",)]
+
+
+@pytest.mark.parametrize(("rule", "what"), [("agent_journal", "journal"), ("spool_refuses", "spool")])
+def test_a_disk_of_a_node_in_maintenance_is_quiet(bench: Bench, rule: str, what: str) -> None:
+    bench.health(range(60))
+    say(bench, 4, "maintenance_begin")
+    say(bench, 5, "source_down", value=what)
+    watch = bench.watch(BY_NAME[rule]).to(6, 10)
+    assert watch.states == []
+    say(bench, 19.5, "maintenance_end")
+    assert watch.to(20, 23).labels("node") == [("r1-n1",)], "it is told when the node is back and refuses still"
+    say(bench, 30, "maintenance_begin")
+    assert watch.to(31, 37).firing == []
+
+
+@pytest.mark.parametrize(("rule", "what"), [("agent_journal", "journal"), ("spool_refuses", "spool")])
+def test_a_disk_that_refuses_for_days_is_not_forgotten(bench: Bench, rule: str, what: str) -> None:
+    """The agent says it once."""
+    days = 3 * 24 * 60
+    bench.health(range(days - 5, days + 5))
+    say(bench, 5, "source_down", value=what)
+    assert bench.watch(BY_NAME[rule]).to(days, days + 3).labels("node") == [("r1-n1",)]
 
 
 def test_twenty_spools_are_one_cause(bench: Bench) -> None:
@@ -54,6 +119,16 @@ def test_a_backlog_that_does_not_drain(bench: Bench) -> None:
     say(bench, 181, "spool_drained")
     assert watch.to(185).states == ["Recovering"]
     assert watch.to(200).firing == []
+
+
+def test_the_second_backlog_of_a_day_has_its_own_two_hours(bench: Bench) -> None:
+    bench.health(range(320))
+    say(bench, 0, "spool_backlog", value="node-telemetry")
+    say(bench, 10, "spool_drained")
+    say(bench, 170, "spool_backlog", value="node-telemetry")
+    watch = bench.watch(BY_NAME["spool_backlog"]).to(175, 180, 285)
+    assert watch.told == []
+    assert watch.to(295, 300).labels("site") == [(bench.site,)]
 
 
 def test_events_thinned_and_given_up(bench: Bench) -> None:

@@ -79,6 +79,20 @@ sick_loops AS
     WHERE greatest(leaked_at, ill_at, hot_at) > $__toTime - 1260 OR usual_flow > 0 AND flow < 0.7 * usual_flow
 )"""
 
+
+def maintained(nodes: str) -> str:
+    """Of ``nodes`` (a subquery of site and node_id) those whose maintenance has begun and not ended."""
+    return f"""maintained AS
+(
+    SELECT site, node_id
+    FROM gpufleet.node_events
+    WHERE flaws = 0 AND event IN ('maintenance_begin', 'maintenance_end') AND ts > $__toTime - 2592000
+        AND ts <= $__toTime AND (site, node_id) IN ({nodes})
+    GROUP BY site, node_id
+    HAVING argMax(event, ts) = 'maintenance_begin'
+)"""
+
+
 RECENT = f"ts > $__toTime - {LOOK_BACK_S} AND ts <= $__toTime - 60"
 
 

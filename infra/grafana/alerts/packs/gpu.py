@@ -18,6 +18,7 @@ from infra.grafana.alerts.sql import (
     TRIPPED,
     answer,
     gpus_with,
+    maintained,
 )
 from infra.grafana.alerts.xid import UNCLASSIFIED, WORKFLOW
 from infra.grafana.boards.ids import Gpu, Health, Node
@@ -44,16 +45,7 @@ _OF_NODE = {"site": SITE, "rack": RACK, "node": ORIGIN}
 _TRIP = (PLACES, TRIPPED)
 
 _XIDS = "ts > $__toTime - 900 AND ts <= $__toTime AND event = 'xid'"
-MAINTAINED = f"""maintained AS
-(
-    -- Of the nodes with an Xid in the last fifteen minutes, those whose maintenance has begun and not ended.
-    SELECT site, node_id
-    FROM gpufleet.node_events
-    WHERE flaws = 0 AND event IN ('maintenance_begin', 'maintenance_end') AND ts > $__toTime - 2592000
-        AND ts <= $__toTime AND (site, node_id) IN (SELECT site, node_id FROM gpufleet.node_events WHERE {_XIDS})
-    GROUP BY site, node_id
-    HAVING argMax(event, ts) = 'maintenance_begin'
-)"""
+MAINTAINED = maintained(f"SELECT site, node_id FROM gpufleet.node_events WHERE {_XIDS}")
 
 _FAULTY = gpus_with(" OR ".join((_RESET, _REPLACE, _REBOOT, _WORKFLOW)))
 _RESTART_APP = f"""    SELECT toString(a.site) AS site, toString(a.rack) AS rack, a.node_id AS node,

@@ -4,6 +4,7 @@ answer, wakes somebody."""
 from __future__ import annotations
 
 from infra.grafana.alerts.rule import NoData, OnError, Owner, Rule, Severity
+from infra.grafana.alerts.sql import answer
 from infra.grafana.boards.ids import Pipeline
 
 
@@ -40,10 +41,35 @@ _STALE = f"""    SELECT toString(s.site) AS site,
         SELECT site, max(ts) AS minute FROM gpufleet.health_1m
         WHERE ts > $__toTime - 86400 AND ts <= $__toTime - 60 GROUP BY site
     ) AS n ON n.site = s.site"""
-_DEAD = """    SELECT toString(topic) AS topic, sumIf(dead_letters, at > $__toTime - 900) AS value
-    FROM gpufleet.ingest_ledger
-    WHERE at > $__toTime - 3600 AND at <= $__toTime
+_DEAD = """    SELECT toString(l.topic) AS topic,
+        greatest(toInt64(sumIf(l.dead_letters, l.at > $__toTime - 900)) - toInt64(any(f.letters)), 0) AS value
+    FROM gpufleet.ingest_ledger AS l
+    LEFT JOIN
+    (
+        -- Who writes for others has an alert of its own.
+        SELECT toString(source_topic) AS topic, count() AS letters
+        FROM gpufleet.dead_letters FINAL
+        WHERE reason = 'foreign' AND ts > $__toTime - 960 AND ts <= $__toTime
+        GROUP BY topic
+    ) AS f ON f.topic = l.topic
+    WHERE l.at > $__toTime - 3600 AND l.at <= $__toTime
     GROUP BY topic"""
+_FOREIGN = """    SELECT toString(site) AS site, if(many, 'many', key) AS signer, sum(recent) AS value
+    FROM
+    (
+        SELECT site, key, countIf(ts > $__toTime - 3600) AS recent,
+            countIf(recent > 0) OVER (PARTITION BY site) >= 20 AS many
+        FROM
+        (
+            -- The signature proves whose key it is; whom the message names is that one's claim.
+            SELECT site, ts, extractGroups(detail, '^signed by ([a-z]+) .([^'']+)''') AS named,
+                if(empty(named), source_producer_id, arrayStringConcat(named, ' ')) AS key
+            FROM gpufleet.dead_letters FINAL
+            WHERE reason = 'foreign' AND ts > $__toTime - 7200 AND ts <= $__toTime
+        )
+        GROUP BY site, key
+    )
+    GROUP BY site, signer"""
 _SLOW = """    SELECT toString(topic) AS topic,
         if(countIf(rows > 0) >= 5, quantileIf(0.95)(insert_ms, rows > 0), 0) AS value
     FROM gpufleet.ingest_ledger
@@ -135,7 +161,23 @@ RULES = (
         ("topic",),
         "{{ .Values.B.Value | humanize }} messages of {{ .Labels.topic }} went to dead-letters within fifteen minutes.",
         (Pipeline.UID, Pipeline.DEAD_LETTERS),
+        for_s=60,
         keep_s=900,
+    ),
+    Rule(
+        "foreign_letters",
+        "Somebody writes for others",
+        "pipeline",
+        Severity.PAGE,
+        Owner.PIPELINE,
+        answer(_FOREIGN, ("site", "signer")),
+        ("site", "signer"),
+        "Site {{ .Labels.site }}: {{ .Values.B.Value | humanize }} messages within an hour carry a good signature of"
+        " {{ .Labels.signer }} and say something in another's name. None was stored; that key is in wrong hands or on"
+        " the wrong machine.",
+        (Pipeline.UID, Pipeline.DEAD_LETTERS),
+        keep_s=900,
+        board="site={{ .Labels.site }}",
     ),
     Rule(
         "dead_letters_open",

@@ -283,26 +283,32 @@ ORDER BY topic"""
 
 
 def _spools() -> Panel:
+    shown = last(24)
     sql = f"""SELECT site, node_id, rack_, multiIf(
-        refused > taken, 'refuses events', sending > drained, 'sends its backlog', thinned + dropped > 0, 'done', '')
-        AS state,
+        refused > taken, 'refuses events', unsaved > saved, 'keeps no journal', sending > drained, 'sends its backlog',
+        thinned + dropped > 0, 'done', '') AS state,
     if(sending > toDateTime(0, 'UTC'), began, NULL) AS backlog_from, thinned, dropped, newest
 FROM
 (
     SELECT site, node_id, any(rack) AS rack_, max(ts) AS newest,
-        maxIf(ts, event = 'source_down') AS refused, maxIf(ts, event IN ('source_up', 'agent_start')) AS taken,
-        maxIf(ts, event = 'spool_backlog') AS sending, minIf(ts, event = 'spool_backlog') AS began,
+        maxIf(ts, event = 'source_down' AND value = 'spool') AS refused,
+        maxIf(ts, event = 'source_up' AND value = 'spool' OR event = 'agent_start') AS taken,
+        maxIf(ts, event = 'source_down' AND value = 'journal') AS unsaved,
+        maxIf(ts, event = 'source_up' AND value = 'journal' OR event = 'agent_start') AS saved,
+        maxIf(ts, event = 'spool_backlog') AS sending, minIf(ts, event = 'spool_backlog' AND {shown}) AS began,
         maxIf(ts, event IN ('spool_drained', 'agent_start')) AS drained,
-        sumIf(occurrences, event = 'events_thinned') AS thinned,
-        sumIf(occurrences, event = 'events_dropped') AS dropped
+        sumIf(occurrences, event = 'events_thinned' AND {shown}) AS thinned,
+        sumIf(occurrences, event = 'events_dropped' AND {shown}) AS dropped
     FROM gpufleet.node_events FINAL
-    WHERE {last(24)} AND flaws = 0 AND {only("site")}
+    -- That a disk refuses is said once, however long it lasts.
+    WHERE ts > $__toTime - 604800 AND ts <= $__toTime AND flaws = 0 AND {only("site")}
         AND (event IN ('events_thinned', 'events_dropped', 'spool_backlog', 'spool_drained', 'agent_start')
-            OR event IN ('source_down', 'source_up') AND value = 'spool')
+            OR event IN ('source_down', 'source_up') AND value IN ('spool', 'journal'))
     GROUP BY site, node_id
-    HAVING countIf(event != 'agent_start') > 0
+    HAVING countIf(event != 'agent_start' AND {shown}) > 0 OR refused > taken OR unsaved > saved
 )
-ORDER BY state = 'refuses events' DESC, state = 'sends its backlog' DESC, newest DESC LIMIT 200"""
+ORDER BY state IN ('refuses events', 'keeps no journal') DESC, state = 'sends its backlog' DESC, newest DESC
+LIMIT 200"""
     return table(
         Pipeline.SPOOLS,
         "Spools",
@@ -312,7 +318,13 @@ ORDER BY state = 'refuses events' DESC, state = 'sends its backlog' DESC, newest
             "node_id": Column("Node", links=(links.to_node(),)),
             "rack_": Column("Rack", links=(links.to_rack(links.field("rack_")),)),
             "state": Column(
-                "Spool", width=150, colours={"refuses events": colours.BAD, "sends its backlog": colours.WARN}
+                "Spool",
+                width=150,
+                colours={
+                    "refuses events": colours.BAD,
+                    "keeps no journal": colours.BAD,
+                    "sends its backlog": colours.WARN,
+                },
             ),
             "backlog_from": Column("Backlog told", units.TIME, width=170),
             "thinned": Column("Events thinned", steps=thresholds.ANY_IS_NOTICE),
@@ -320,9 +332,9 @@ ORDER BY state = 'refuses events' DESC, state = 'sends its backlog' DESC, newest
             "newest": Column("Last word", units.TIME, width=170),
         },
         means="Agents whose spool refused events, bridged an outage, thinned events to one in ten seconds or gave "
-        f"some up. {_DAY}",
-        do="Refuses: the disk of that node. Backlog: wait; windows are computed again as it comes. Given up: lost; "
-        "`gpufleet audit` says which.",
+        f"some up, or whose journal of numbers is in memory alone. {_DAY}",
+        do="Refuses, no journal: the disk of that node. Backlog: wait; windows are computed again as it comes. Given "
+        "up: lost; `gpufleet audit` says which.",
     )
 
 
