@@ -2,10 +2,12 @@
 
 1. The simulator's fleet sends two minutes and five seconds of its 1 Hz fast lane through the embedded broker and the
    real consumer; the real projector makes the windows.
-2. Each rollup's rows of the second minute are copied to every earlier minute of the day (an hour's: to every hour),
-   their readings moved by up to a tenth, so that they compress as readings do. The events of the five seconds are
-   copied over ten minutes.
-3. What two minutes do not have is made up: sick GPUs (three in a thousand), XIDs, a day's ledger rows.
+2. Each rollup's rows of the second minute are copied to every earlier minute of the day, their readings moved by up to
+   a tenth, so that they compress as readings do; usage, whose limits have windows of a week, for eight days. The events
+   of the five seconds are copied over ten minutes.
+3. The projector's own statements add the minutes up to hours. Only the hours of single GPUs and of usage are copies of
+   a minute, like minutes: the first would have to read all of gpu_1m, the others two minutes of events.
+4. What two minutes do not have is made up: sick GPUs (three in a thousand), XIDs, a day's ledger rows.
 
 Rows, keys, column types and part sizes are those of production; what happens in it is dull.
 """
@@ -18,7 +20,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from consumers.projector.health_windows import health_1h_sql
+from consumers.projector.hours import facility_1h_sql, fleet_1h_sql, rack_1h_sql, sick_1h_sql
 from consumers.projector.projector import Projector
+from consumers.projector.recompute import Limits
+from consumers.projector.store import WRITE_SETTINGS
+from consumers.projector.windows import (
+    FACILITY_1H,
+    FLEET_1H,
+    HEALTH_1H,
+    HOUR_S,
+    RACK_1H,
+    SICK_1H,
+    Range,
+    Table,
+    insert_sql,
+)
 from infra.cli.project import projector_settings
 from infra.errors import GpufleetError
 from infra.kafka.client import librdkafka
@@ -51,6 +68,18 @@ OVERRIDES: Final[dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A table of long windows, each of which a minute's rows stand for: the keys are the same, the sums smaller."""
+
+    table: str
+    source: str
+    """Of minutes."""
+    unit: str
+    """As in ClickHouse's toStartOf...()."""
+    window_s: int
+
+
 PER_MINUTE: Final = (
     "fleet_10s",
     "rack_1m",
@@ -61,8 +90,21 @@ PER_MINUTE: Final = (
     "usage_1m",
     "gpu_1m",
 )
-PER_HOUR: Final = {"gpu_1h": "gpu_1m", "health_1h": "health_1m", "fleet_1h": "fleet_10s", "usage_1h": "usage_1m"}
-"""Hour tables, and the table whose minute stands for an hour: keys and columns are the same, the sums are smaller."""
+USAGE_HOURS: Final = 8 * 24
+"""How much usage there is: more than the longest window of a limit, a week. [h]"""
+COPIED: Final = (
+    Copied("gpu_1h", "gpu_1m", "Hour", 3600),
+    Copied("usage_1h", "usage_1m", "Hour", 3600),
+    Copied("usage_1d", "usage_1m", "Day", 86_400),
+)
+ROLLED_UP: Final[tuple[tuple[Table, Callable[[Range], str]], ...]] = (
+    (FLEET_1H, fleet_1h_sql),
+    (RACK_1H, rack_1h_sql),
+    (HEALTH_1H, health_1h_sql),
+    (SICK_1H, sick_1h_sql),
+    (FACILITY_1H, facility_1h_sql),
+)
+"""Hour tables, and the statement of the projector that makes an hour of them from their minutes."""
 ROWS_A_STATEMENT: Final = 4_000_000
 INSERTING: Final = (
     " SETTINGS max_insert_threads = 2, max_block_size = 65536, min_insert_block_size_rows = 1048576,"
@@ -88,6 +130,17 @@ class Day:
         """Start of the minute that is copied."""
         return self.end_s - 60
 
+    @property
+    def closed_hours(self) -> range:
+        """Starts of the hours that have ended; of the first there may be a part."""
+        return range(self.start_s // HOUR_S * HOUR_S, self.end_s // HOUR_S * HOUR_S, HOUR_S)
+
+    def hours_of(self, table: str) -> int:
+        """How far back a table goes. [h]"""
+        if table == "gpu_1m":
+            return self.gpu_hours
+        return max(self.hours, USAGE_HOURS) if table.startswith("usage_") else self.hours
+
 
 def day(hours: int, gpu_hours: int, now_s: int) -> Day:
     """The day that has just ended."""
@@ -107,8 +160,9 @@ def fill(data: Path, settings: Settings, scenario: Scenario, when: Day, say: Say
         _made_up(client, when, say)
         for table in PER_MINUTE:
             _minutes(client, table, when, say)
-        for table, source in PER_HOUR.items():
-            _hours(client, table, source, when, say)
+        for copied in COPIED:
+            _long(client, copied, when, say)
+        _rolled_up(client, when, say)
         _merged(client, say)
         client.close()
         stack.broker.stop()
@@ -137,7 +191,11 @@ def _events(stack: Stack, client: Client, scenario: Scenario, when: Day, say: Sa
     stack.stop_child("consumer")
     journal.close()
     say("projecting them")
-    chosen = replace(projector_settings(stack.settings, owner="bench"), late_inserts_s=0.0)
+    # Nobody else projects here: on a busy machine a statement may take its time, and the claim is not to run out.
+    patient = Limits(statement_timeout_s=int(PROJECT_S / 2))
+    chosen = replace(
+        projector_settings(stack.settings, owner="bench"), late_inserts_s=0.0, lock_ttl_s=PROJECT_S, limits=patient
+    )
     projector = Projector(stack.client, chosen)
     try:
         projector.catch_up(timeout_s=PROJECT_S)
@@ -169,22 +227,37 @@ def _minutes(client: Client, table: str, when: Day, say: Say) -> None:
     # What the projector made of the moments after the day, in which nothing came, is not part of it.
     client.command(f"ALTER TABLE {table} DELETE WHERE ts >= toDateTime({when.end_s}, 'UTC')", settings=SYNCHRONOUS)
     client.command(f"ALTER TABLE {table} DELETE WHERE ts < toDateTime({when.real_s}, 'UTC')", settings=SYNCHRONOUS)
-    hours = when.gpu_hours if table == "gpu_1m" else when.hours
-    _repeat(client, table, f"SELECT * FROM {table} FINAL WHERE {span}", 60, range(1, hours * 60), say)
+    minutes = when.hours_of(table) * 60
+    _repeat(client, table, f"SELECT * FROM {table} FINAL WHERE {span}", 60, range(1, minutes), say)
 
 
-def _hours(client: Client, table: str, source: str, when: Day, say: Say) -> None:
-    """Let a minute's rows stand for those of every hour of the day: one row of each key of the hour table."""
+def _long(client: Client, copied: Copied, when: Day, say: Say) -> None:
+    """Let a minute's rows stand for those of every long window of the day: one row of each key of the table."""
+    table, source = copied.table, copied.source
     key = str(client.command(f"SELECT sorting_key FROM system.tables WHERE {IS.format(table=table)}"))
     key = ", ".join(part for part in key.split(", ") if "ts" not in part)
     shared = ", ".join(name for name, _ in _columns(client, table) if name in dict(_columns(client, source)))
     span = f"ts >= toDateTime({when.real_s}, 'UTC') AND ts < toDateTime({when.end_s}, 'UTC')"
     client.command(f"TRUNCATE TABLE {table}")
     client.command(
-        f"INSERT INTO {table} ({shared}) SELECT * REPLACE (toStartOfHour(ts) AS ts)"
+        f"INSERT INTO {table} ({shared}) SELECT * REPLACE (toStartOf{copied.unit}(ts) AS ts)"
         f" FROM (SELECT {shared} FROM {source} FINAL WHERE {span} LIMIT 1 BY {key})"
     )
-    _repeat(client, table, f"SELECT * FROM {table} FINAL", 3600, range(1, when.hours), say)
+    steps = range(1, -(-when.hours_of(table) * 3600 // copied.window_s))
+    _repeat(client, table, f"SELECT * FROM {table} FINAL", copied.window_s, steps, say)
+
+
+def _rolled_up(client: Client, when: Day, say: Say) -> None:
+    """The hours that have ended, as the projector makes them of what is there of their minutes."""
+    for table, statement in ROLLED_UP:
+        client.command(f"TRUNCATE TABLE {table.name}")
+        for hour in when.closed_hours:
+            window = Range(hour, hour + HOUR_S)
+            client.command(insert_sql(table, statement(window), version=1), settings=dict(WRITE_SETTINGS))
+        rows = int(str(client.command(f"SELECT count() FROM {table.name}")))
+        if not rows:
+            raise GpufleetError(f"{table.name} has no row of any hour: what its panels take is unknown")
+        say(f"{table.name}: {rows:,} rows of {len(when.closed_hours)} hours")
 
 
 def _repeat(client: Client, table: str, source: str, step_s: int, steps: range, say: Say) -> None:
