@@ -154,17 +154,17 @@ class Injector:
     def _store_killed(self, fault: Fault) -> Undo | None:
         self.world.store.kill()
         self.kills.append(("store", time.time()))
-        return lambda: _ignore(self.world.store.start())
+        return self.world.start_store
 
     def _store_stopped(self, fault: Fault) -> Undo | None:
         return _stop_server(self.world.store.pid) if self.world.store.alive() else None
 
     def _store_s_disk_full(self, fault: Fault) -> Undo | None:
-        if self.world.mounted is None:
+        if self.world.disk is None:
             self.unmet.append(fault.kind)
             return None
-        self.world.fill_disk(True)
-        return self.world.make_room
+        self.world.disk.fill()
+        return self.world.disk.make_room
 
     def _store_forgets(self, fault: Fault) -> Undo | None:
         """A power cut: what was acknowledged in the last second is gone, and the process with it."""
@@ -174,7 +174,7 @@ class Injector:
             self.world.forget(FORGETS_S)
         self.world.store.kill()
         self.kills.append(("store", time.time()))
-        return lambda: _ignore(self.world.store.start())
+        return self.world.start_store
 
     # --- connections --------------------------------------------------------------------------------------------
 

@@ -12,8 +12,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +25,7 @@ from infra.clickhouse.tenancy import POLICIES
 from infra.embedded.apache_kafka import ApacheKafka
 from infra.embedded.child import free_port
 from infra.embedded.store.process import StoreProcess
+from tests.chaos.disk import Disk
 from tests.chaos.process import Running, Where
 from tests.chaos.proxy import Proxy
 from tests.chaos.roles import TOPICS, consumer, projector
@@ -36,6 +35,9 @@ PARTITIONS = {"node-telemetry": 4, "node-counters": 2, "node-events": 2}
 STORE_TIMEOUT_S = 2.5
 """Of a consumer's request: shorter than the store is stopped at times."""
 DISK_MB = 6_000
+HEALS_S = 120.0
+"""How long a store may take to start; nothing is measured by it."""
+REFUSED = "SELECT sum(value) FROM system.events WHERE event = 'WriteBufferFromFileDescriptorWriteFailed'"
 
 
 class World:
@@ -47,8 +49,8 @@ class World:
         self.consumers: list[Running] = []
         self.projector: Running | None = None
         self._owner = "projector"
-        self.mounted: Path | None = None
-        self.full = False
+        self.disk: Disk | None = None
+        """The store's, where it can be full."""
         self.consumer_changes: dict[str, Any] = {}
         self.quiet = False
         """No consumer is to run."""
@@ -101,7 +103,7 @@ class World:
         ).start()
         store = self.folder / "store"
         store.mkdir()
-        self.mounted = _mount(store)
+        self.disk = Disk.mount(store, DISK_MB)
         self.store = StoreProcess(store, policies=POLICIES).start()
         self.links["store"] = self.proxy.link("127.0.0.1", self.store.port)
         self.admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
@@ -122,9 +124,9 @@ class World:
                 server.kill()
         if hasattr(self, "proxy"):
             self.proxy.close()
-        if self.mounted is not None:
-            subprocess.run(["umount", "-l", str(self.mounted)], check=False)
-            self.mounted = None
+        if self.disk is not None:
+            self.disk.unmount()
+            self.disk = None
 
     def make_topics(self, topics: tuple[str, ...]) -> None:
         """The topics, with append times by the broker."""
@@ -210,14 +212,29 @@ class World:
         for server in (self.kafka, self.store):
             if server.alive() and server.pid is not None:
                 os.kill(server.pid, signal.SIGCONT)
-        self.make_room()
-        if not self.store.alive():
-            self.store.start()
+        if self.disk is not None and self.disk.full:
+            self.disk.make_room()
+        self.start_store()
+        if not until(self.sound, HEALS_S):
+            raise TimeoutError(f"the store does not heal by itself; its log is {self.store.log}")
         if not self.kafka.alive():
             self.kafka.kill()
             self.kafka.start()
 
-    # --- the disk -----------------------------------------------------------------------------------------------
+    def start_store(self) -> None:
+        """As a supervisor does, whose attempts fail while the disk is full."""
+        if not self.store.alive() and (self.disk is None or not self.disk.full):
+            self.store.start()
+
+    def sound(self) -> bool:
+        """Whether the store answers and has lost no write, after which it would start anew by itself."""
+        try:
+            client = self.client()
+            [[refused]] = client.query(REFUSED).result_rows
+            client.close()
+        except Exception:  # noqa: BLE001 - away, or waiting for room
+            return False
+        return int(refused) == 0
 
     def forget(self, seconds: float) -> None:
         """Drop what was inserted in the last seconds, as if it had never reached the disk: whole parts, in every
@@ -232,37 +249,6 @@ class World:
             with contextlib.suppress(Exception):  # merged meanwhile: it survived
                 client.command(f"ALTER TABLE gpufleet.{table} DROP PART '{part}'")
         client.close()
-
-    def make_room(self) -> None:
-        """After a full disk: room, and a restart of the store, as docs/operations.md asks for. A write that ran out of
-        room may have left a part with a file cut short, which is unreadable until a start sets it aside."""
-        if self.full:
-            self.fill_disk(False)
-            self.store.kill()
-            self.store.start()
-
-    def fill_disk(self, full: bool) -> None:
-        """No room on the store's disk from now on, or as before: the file system shrinks to what it holds."""
-        if self.mounted is None:
-            return
-        self.full = full
-        size = f"{DISK_MB}m"
-        if full:
-            held = os.statvfs(self.mounted)
-            size = str((held.f_blocks - held.f_bfree) * held.f_frsize)
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.mounted)], check=True)
-
-
-def _mount(folder: Path) -> Path | None:
-    """A file system in memory on the folder, where we may (root on Linux)."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return None
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "gpufleet-chaos", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    return folder if done.returncode == 0 else None
 
 
 def until(what: Any, timeout_s: float, every_s: float = 0.05) -> bool:

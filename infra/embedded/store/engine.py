@@ -16,6 +16,8 @@ from infra.embedded.store.errors import StoreError
 
 CARRIER: Final = "log_comment"
 """The setting that row filters read (config.row_filters)."""
+_REFUSED: Final = """SELECT value FROM system.events WHERE event = 'WriteBufferFromFileDescriptorWriteFailed'
+SETTINGS max_threads = 1"""
 
 
 class Result(Protocol):
@@ -166,6 +168,14 @@ class Engine:
             connection.close()
             raise
         return connection
+
+    def refused_writes(self) -> int:
+        """How many writes to files the system has refused since the engine was opened (see writes.py)."""
+        connection = self.admin()
+        try:
+            return int(connection.run(_REFUSED).bytes() or b"0")  # no row as long as it never happened
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close the engine: waits for nothing, loses nothing that was answered."""

@@ -2,6 +2,9 @@
 
 Exit codes: 0 stopped as asked, 1 it cannot work (folder, users file, engine), 2 usage, 4 the data folder is in use
 by another store, 5 the port is in use.
+
+When the engine has lost a write (writes.py), the process replaces itself: the same process id, port and arguments, and
+--when-there-is-room. Whoever started it sees no end, and needs to do nothing.
 """
 
 from __future__ import annotations
@@ -18,22 +21,28 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from infra.embedded.store import config, lock
+from infra.embedded.store import config, lock, room
 from infra.embedded.store.errors import StoreError, StoreLocked
 from infra.embedded.store.user_book import UserBook
 from infra.processes import follow_parent
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from infra.embedded.store.server import Server
+    from infra.embedded.store.writes import Writes
 
 EXIT_FAILED: Final = 1
 EXIT_LOCKED: Final = 4
 EXIT_PORT_IN_USE: Final = 5
+PATIENCE_S: Final = 5.0
+"""For how long a store that lost a write lets its clients have their answers."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class PortInUse(StoreError):  # noqa: N818 - names the state
@@ -55,15 +64,24 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int, default=0, help="memory for queries (default: half the machine's)")
     parser.add_argument("--max-body-bytes", type=int, default=512 << 20, help="longest request body, decompressed")
     parser.add_argument("--max-waiting-bytes", type=int, default=2 << 30, help="bodies held at the same time")
+    parser.add_argument("--when-there-is-room", action="store_true", help="with a full disk, start once it is not")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the store; the exit code."""
+    environment = dict(os.environ)
     follow_parent()
     options = arguments(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+
+    def anew(port: int) -> NoReturn:
+        told = [] if options.when_there_is_room else ["--when-there-is-room"]
+        program = [sys.executable, "-m", "infra.embedded.store", *given, *told, "--port", str(port)]
+        os.execve(sys.executable, program, environment)  # noqa: S606 - this program
+
     try:
-        return run(options)
+        return run(options, anew)
     except StoreLocked as error:
         print(f"store: {error}", file=sys.stderr)
         return EXIT_LOCKED
@@ -75,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def run(options: argparse.Namespace) -> int:
-    """Open the folder and serve. StoreError when that is not possible."""
+def run(options: argparse.Namespace, anew: Callable[[int], NoReturn]) -> int:
+    """Open the folder and serve. StoreError when that is not possible. ``anew`` starts this process again, on the port
+    given."""
     if not loopback(options.host):
         if not options.allow_remote:
             raise StoreError(
@@ -87,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
     data: Path = options.data.absolute()
     with lock.hold(data):
         log = _prepare(data)
+        if options.when_there_is_room and not _wait_for_room(data, options.host, options.port):
+            return 0
         users = UserBook(options.users or data / "users.toml", options.tenants or data / "tenants.toml")
         policies = _policies(options.policies)
         carriers = config.Carriers(secrets.token_hex(16), secrets.token_hex(16))
@@ -102,15 +123,17 @@ def run(options: argparse.Namespace) -> int:
         try:
             from infra.embedded.store.body import Spool
             from infra.embedded.store.server import Server
+            from infra.embedded.store.writes import Writes
         except ImportError as error:
             raise StoreError(f"the embedded store needs {error.name}: pip install 'gpufleet[embedded]'") from None
         spool = Spool(data / "spool", options.max_body_bytes, options.max_waiting_bytes)
         engine = Engine(data / "db", file, carriers)
         try:
-            server = Server(engine, users, policies, spool, options.database, time.monotonic)
+            writes = Writes(engine, data)
+            server = Server(engine, users, policies, spool, writes, options.database, time.monotonic)
             try:
                 ready = options.ready_file or data / "ready.json"
-                asyncio.run(_serve(server.application(), options.host, options.port, ready))
+                asyncio.run(_serve(server, writes, options.host, options.port, ready, anew))
             finally:
                 server.close()
         finally:
@@ -119,11 +142,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(application: web.Application, host: str, port: int, ready: Path) -> None:
+async def _serve(
+    server: Server, writes: Writes, host: str, port: int, ready: Path, anew: Callable[[int], NoReturn]
+) -> None:
     from aiohttp import web
 
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=30.0, auto_decompress=False
+        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=30.0, auto_decompress=False
     )
     await runner.setup()
     try:
@@ -131,24 +156,46 @@ async def _serve(application: web.Application, host: str, port: int, ready: Path
         try:
             await site.start()
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUse(
-                    f"port {port} of {host} is in use. Choose another (--port), or 0 for any free one."
-                ) from None
-            raise StoreError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+            raise _unheard(host, port, error) from None
         chosen = runner.addresses[0][1]
         temporary = ready.with_name(ready.name + ".new")
         temporary.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": chosen}), encoding="utf-8")
         temporary.replace(ready)
         print(f"listening on http://{host}:{chosen}", flush=True)
-        stop = asyncio.Event()
+        stop, woken = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            stop.set()
+            woken.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await stop.wait()
+            loop.add_signal_handler(number, end)
+        writes.when_lost(lambda: loop.call_soon_threadsafe(woken.set))
+        await woken.wait()
+        if not stop.is_set():
+            await server.quiet(PATIENCE_S)
+        if not stop.is_set():
+            # Without closing anything, as after a kill: what the engine holds is not to be written any more.
+            _LOG.warning("starting anew")
+            ready.unlink(missing_ok=True)
+            anew(chosen)
     finally:
         ready.unlink(missing_ok=True)
         await runner.cleanup()
+
+
+def _wait_for_room(data: Path, host: str, port: int) -> bool:
+    try:
+        return asyncio.run(room.wait(data, host, port))
+    except OSError as error:
+        raise _unheard(host, port, error) from None
+
+
+def _unheard(host: str, port: int, error: OSError) -> StoreError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(f"port {port} of {host} is in use. Choose another (--port), or 0 for any free one.")
+    return StoreError(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
 def loopback(host: str) -> bool:

@@ -37,6 +37,7 @@ from infra.embedded.store.request import Ask
 from infra.embedded.store.sessions import Sessions
 from infra.embedded.store.user_book import UserBook
 from infra.embedded.store.users import Kind, User
+from infra.embedded.store.writes import LOOK_S, Writes
 
 _LOG = logging.getLogger(__name__)
 MOST_WAITING: Final = 256
@@ -56,13 +57,14 @@ class Server:
         users: UserBook,
         policies: Mapping[str, Policy],
         spool: Spool,
+        writes: Writes,
         database: str,
         clock: Callable[[], float],
         limits: TenantLimits | None = None,
         readers: int = 8,
         writers: int = 4,
     ) -> None:
-        self._engine, self._users, self._spool = engine, users, spool
+        self._engine, self._users, self._spool, self._writes = engine, users, spool, writes
         limits = limits or TenantLimits()
         gate_connection = engine.admin()
         gate = Gate(gate_connection, database, policies)
@@ -73,6 +75,7 @@ class Server:
         self._readers = ThreadPoolExecutor(readers, "reader")
         self._writers = ThreadPoolExecutor(writers, "writer")
         self._helpers = ThreadPoolExecutor(2, "helper")
+        self._looks = ThreadPoolExecutor(1, "look")
         self._tenants: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.queries))
         self._running: dict[str, set[str]] = defaultdict(set)
         """User -> the marks of its statements in work."""
@@ -88,11 +91,12 @@ class Server:
         app.router.add_get("/replicas_status", self._ping)
         app.router.add_route("*", "/", self._query)
         app.cleanup_ctx.append(self._follow_users)
+        app.cleanup_ctx.append(self._follow_writes)
         return app
 
     def close(self) -> None:
         """Wait for running statements, close sessions."""
-        for pool in (self._readers, self._writers, self._helpers):
+        for pool in (self._readers, self._writers, self._helpers, self._looks):
             pool.shutdown(wait=True)
         self._sessions.close()
 
@@ -109,6 +113,31 @@ class Server:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+    async def _follow_writes(self, _app: web.Application) -> AsyncIterator[None]:
+        """While the application runs, a merge whose writes were refused is noticed."""
+
+        async def follow() -> None:
+            loop = asyncio.get_running_loop()
+            while not self._writes.lost:
+                await asyncio.sleep(LOOK_S)
+                try:
+                    await loop.run_in_executor(self._looks, self._writes.look)
+                except RuntimeError:
+                    _LOG.exception("could not ask the engine about its writes")
+
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def quiet(self, patience_s: float) -> None:
+        """Until no request is in work, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while self._waiting:
+                    await asyncio.sleep(0.02)
 
     def _refresh(self) -> None:
         for name in self._users.refresh():
@@ -231,11 +260,11 @@ class Server:
                         key, ask.session_timeout_s, self._engine.admin, job.database, job.settings
                     )
                     with opened as connection:
-                        work.execute(job, connection, pipe)
+                        work.execute(job, connection, pipe, self._writes)
                     return
             fresh: Connection = self._access.connect(user, job)
             try:
-                work.execute(job, fresh, pipe)
+                work.execute(job, fresh, pipe, self._writes)
             finally:
                 fresh.close()
         except work.Gone:

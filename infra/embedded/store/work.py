@@ -11,6 +11,7 @@ from infra.embedded.store.answer import FIRST_BYTES, WAIT_BYTES, Answer, Gone, P
 from infra.embedded.store.body import Body
 from infra.embedded.store.engine import Connection, Result, Summary, literal
 from infra.embedded.store.errors import SYNTAX_ERROR, TOO_MANY_ROWS_OR_BYTES, Refusal
+from infra.embedded.store.writes import Writes
 
 __all__ = ["MARK", "Gone", "Job", "execute"]
 
@@ -49,11 +50,15 @@ class Job:
         return self.body.head.keyword in ("SELECT", "WITH")
 
 
-def execute(job: Job, connection: Connection, pipe: Pipe) -> None:
-    """Run the job's statement on `connection`. RuntimeError with ClickHouse's text; Gone when the client left."""
+def execute(job: Job, connection: Connection, pipe: Pipe, writes: Writes) -> None:
+    """Run the job's statement on `connection`. RuntimeError with ClickHouse's text; Gone when the client left; Refusal,
+    also of a statement that was run and whose writes may be lost."""
     head = job.body.head
+    writes.before(head.keyword)
     if head.keyword == "INSERT":
-        pipe.begin(Answer(None, _insert(job, connection)))
+        summary = _insert(job, connection)
+        writes.after()
+        pipe.begin(Answer(None, summary))
         return
     if statement.several(job.body.sql):
         raise Refusal(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
@@ -63,6 +68,8 @@ def execute(job: Job, connection: Connection, pipe: Pipe) -> None:
         return
     summary = Summary()
     result = connection.run(job.body.sql, form, job.parameters)
+    if head.keyword not in statement.READING:
+        writes.after()
     data = result.bytes()
     summary.add(result, len(data))
     _bound(job, summary)
