@@ -15,7 +15,12 @@ from infra.config import load
 from infra.errors import UsageError
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gpufleet bench ingest --gpus 100000 --seconds 120
+  gpufleet bench agent --seconds 60 --json"""
+)
 def command() -> None:
     """Measure on this machine, as a ratio to a baseline in the same run."""
 
@@ -196,7 +201,12 @@ def audit_(nodes: int, minutes: int, repeats: int, folder: Path | None, as_json:
     print_json(report) if as_json else _print(report)
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet bench signing
+  gpufleet bench signing --messages 2000 --json"""
+)
 @click.option("--nodes", type=click.IntRange(min=2), default=500, show_default=True, help="Producers.")
 @click.option("--messages", type=click.IntRange(min=100), default=20_000, show_default=True, help="Events measured.")
 @json_option

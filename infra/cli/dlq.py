@@ -25,7 +25,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 BY = ("topic", "reason", "schema", "producer")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gpufleet dlq list
+  gpufleet dlq show node-telemetry/3/10542
+  gpufleet dlq replay --reason unknown_schema --dry-run"""
+)
 def command() -> None:
     """Read, replay and put aside what could not be stored (dead letters), and explain flawed events.
 
