@@ -46,7 +46,7 @@ def command() -> None:
 @click.option("--tier", default="", help="For requests that name none.")
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Send at X times the log's own pace.")
 @click.option("--at-once", is_flag=True, help="Send as fast as the broker takes it (the default).")
-@click.option("--shift-to", metavar="TIME", help="Move the first request to this time (with zone), by whole windows.")
+@click.option("--shift-to", metavar="TIME", help="Move the first request into the window of this time (with zone).")
 @click.option("--keep-times", is_flag=True, help="Keep the log's times. [default: the last request moves to now]")
 @click.option(
     "--repeat", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Copies, a workspace each."
@@ -114,7 +114,8 @@ def _shift(options: dict[str, Any], plan: Plan) -> Callable[[Request], int]:
         return lambda _first: 0
     if options["shift_to"]:
         target = zoned_time(options["shift_to"], "--shift-to")
-        return lambda first: whole_windows(target - first.ts, plan.window_us)
+        begin = whole_windows(target, plan.window_us)
+        return lambda first: begin - whole_windows(first.ts, plan.window_us)
     if str(options["file"]) == "-":
         raise UsageError("a pipe does not tell when it ends: give --shift-to TIME or --keep-times")
     with _open(options["file"]) as source:

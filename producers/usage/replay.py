@@ -101,7 +101,7 @@ def shift_to_end_now(log: Extent, now_us: int, plan: Plan) -> int:
 
 
 def whole_windows(shift_us: int, window_us: int) -> int:
-    """A shift rounded down to whole windows."""
+    """A shift, or a time, rounded down to whole windows."""
     return shift_us // window_us * window_us
 
 

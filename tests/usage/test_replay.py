@@ -202,7 +202,9 @@ def test_a_pipe_needs_to_be_told_where_its_times_go() -> None:
     assert "--shift-to" in result.stderr
     moved = invoke("-", "--tenant", "acme", "--dry-run", "--shift-to", "2026-02-01T00:00:00Z", "--json", stdin=line)
     assert moved.exit_code == 0
-    assert json.loads(moved.stdout)["first_window"] == "2026-01-31T23:59:00Z", "within a window of the time asked for"
+    assert json.loads(moved.stdout)["first_window"] == "2026-02-01T00:00:00Z", "the window of the time asked for"
+    within = invoke("-", "--tenant", "acme", "--dry-run", "--shift-to", "2026-02-01T00:00:59Z", "--json", stdin=line)
+    assert json.loads(within.stdout)["first_window"] == "2026-02-01T00:00:00Z"
 
 
 def test_a_broker_that_is_away_is_said_before_anything_else(tmp_path: Path) -> None:
