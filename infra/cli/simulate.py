@@ -93,8 +93,6 @@ def command(
     ticks = ticks or (5 if fleet.gpus >= LARGE_FLEET_GPUS else 1)
     if 60 % ticks:
         raise UsageError(f"--ticks must divide a minute: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30 or 60, found {ticks}")
-    if dry_run:
-        return _count(fleet, ticks, (length_us or DRY_RUN_S * 1_000_000), as_json)
     start_us = _start(speed, length_us)
     links = None
     if link_schedule:
@@ -102,6 +100,8 @@ def command(
 
         with explained("--link-schedule"):
             links = load(link_schedule, start_us or time.time_ns() // 1000)
+    if dry_run:
+        return _count(fleet, ticks, (length_us or DRY_RUN_S * 1_000_000), as_json)
     return _send(settings, fleet, ticks, speed, start_us, length_us, links, as_json)
 
 

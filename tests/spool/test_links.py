@@ -117,6 +117,7 @@ def test_a_fleet_spools_between_its_windows_and_the_next_run_sends_the_rest(
 
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path) -> None:
-    result = invoke(simulate.command, "--link-schedule", "8m", "--set", f"simulate.state_dir={tmp_path}")
-    assert result.exit_code == 2
-    assert "LENGTH/PERIOD" in result.output
+    for options in ((), ("--dry-run",)):
+        result = invoke(simulate.command, "--link-schedule", "8m", *options, "--set", f"simulate.state_dir={tmp_path}")
+        assert result.exit_code == 2
+        assert "LENGTH/PERIOD" in result.output
