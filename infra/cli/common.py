@@ -136,6 +136,11 @@ def explain(error: Exception) -> GpufleetError | None:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         extra = EXTRA_OF_MODULE.get(module)
+        if extra == "grafana":  # its client takes the place of a module that the store's client uses
+            return UsageError(
+                f"this needs the Python module {module!r} of the extra grafana, in an environment of its own: "
+                "make grafana ARGS=..."
+            )
         if extra:
             return UsageError(f"this needs the Python module {module!r}: pip install 'gpufleet[{extra}]'")
         return None

@@ -32,6 +32,7 @@ SHOWN_ROWS = 1000
 """Rows of a table on a terminal; a --format gives them all."""
 _CODE = re.compile(r"Code: (\d+)\. ?DB::Exception: (.*)", re.DOTALL)
 _FORMAT = re.compile(r"\s+FORMAT\s+(\w+)$", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _REFUSED = frozenset({192, 193, 194, 516})
 """ClickHouse's error codes for unknown users and wrong passwords."""
 
@@ -41,7 +42,7 @@ _REFUSED = frozenset({192, 193, 194, 516})
 Examples:
   gpufleet sql "SELECT * FROM sick_gpus"
   gpufleet sql --as anthropic "SELECT * FROM tenant_headroom"
-  gpufleet sql --vertical "SELECT * FROM inventory LIMIT 1"
+  gpufleet sql --vertical "SELECT * FROM gpu_inventory LIMIT 1"
   echo "SELECT 1" | gpufleet sql - --format csv"""
 )
 @click.argument("query")
@@ -182,7 +183,10 @@ def _cell(value: Any) -> str:
         return f"{value:.10g}"
     if isinstance(value, bytes):
         return value.hex()
-    return str(value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, bytes) for item in value):
+        return f"[{', '.join(map(_cell, value))}]"
+    # What a tenant or a kernel wrote must not steer the terminal that reads it.
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
 
 
 def explain(error: Exception) -> GpufleetError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,10 +72,20 @@ def connect(where: ClickHouse) -> Client:
     except (Error, OSError) as error:
         scheme = "https" if where.secure else "http"
         raise UnreachableError(
-            f"ClickHouse at {scheme}://{where.host}:{where.port} as {where.user!r}: {str(error).strip()}; check that it"
+            f"ClickHouse at {scheme}://{where.host}:{where.port} as {where.user!r}: {_reason(error)}; check that it"
             " runs, and store.url, store.user and store.password"
         ) from error
     for name, value in SETTINGS.items():
         with contextlib.suppress(ProgrammingError):
             client.set_client_setting(name, value)
     return client
+
+
+def _reason(error: Exception) -> str:
+    """The last cause in an HTTP client's words, which begin with its pools and retries."""
+    text = str(error).strip()
+    cause = re.search(r"\(Caused by \w+\((.*)\)\)", text, re.DOTALL)
+    if cause is None:
+        return text
+    pool = r"^HTTPS?Connection\([^)]*\): (Failed to establish a new connection: )?(\[Errno -?\d+\] )?"
+    return re.sub(pool, "", cause[1].strip("'\""))

@@ -83,6 +83,13 @@ def test_a_missing_extra_names_the_installation() -> None:
     assert explain(ModuleNotFoundError("No module named 'infra.nonsense'", name="infra.nonsense")) is None
 
 
+def test_grafanas_extra_is_not_to_be_installed_beside_the_others() -> None:
+    told = explain(ModuleNotFoundError("No module named 'yaml'", name="yaml"))
+    assert told is not None
+    assert "make grafana" in told.message
+    assert "pip install" not in told.message
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m infra.cli.main config reference | head -1"],

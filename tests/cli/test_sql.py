@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infra.cli.main import cli
-from infra.cli.sql import explain
+from infra.cli.sql import _cell, explain
 from infra.embedded.child import free_port
 from infra.embedded.store.process import StoreProcess
 from infra.errors import GpufleetError, UnreachableError
@@ -175,6 +175,7 @@ def test_a_store_that_is_away_is_told() -> None:
     result = CliRunner().invoke(cli, ["sql", "--set", away, "SELECT 1"])
     assert result.exit_code == 3
     assert "check that it runs" in result.output
+    assert f"{away.removeprefix('store.url=')} as 'gpufleet': Connection refused;" in result.output
 
 
 def test_a_tenant_needs_credentials_of_its_own(ask: Ask) -> None:
@@ -215,3 +216,9 @@ def test_what_the_server_says_is_shortened_to_the_point() -> None:
     assert type(told) is GpufleetError
     assert told.message == "Unknown table t. (UNKNOWN_TABLE) (code 60)"
     assert type(explain(DatabaseError("Code: 516. DB::Exception: no"))) is UnreachableError
+
+
+def test_what_is_stored_cannot_steer_a_terminal() -> None:
+    assert _cell("a\x1b]0;owned\x07b\x9bc") == "a\\x1b]0;owned\\x07b\\x9bc"
+    assert _cell("two\nlines\tof ünïcode") == "two\nlines\tof ünïcode"
+    assert _cell([b"\x01\xff", b"ab"]) == "[01ff, 6162]"
