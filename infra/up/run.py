@@ -149,6 +149,7 @@ def run(options: Options, settings: Settings, view: View, stop: threading.Event)
                     if options.preview:
                         print_preview(preview.start())
                     _watch(runner, stack, client, journal.run_id, live_since, options.for_s, view, stop)
+                view.settle()
                 runner.join()
             simulation.close()
             view.say("stopping: everything that was sent is being stored (Ctrl-C again to stop at once)")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import termios
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -43,6 +47,7 @@ class View:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._title = title
         self._rich = self._console.is_terminal and not quiet
+        self._echo = without_echo() if self._rich else contextlib.nullcontext()
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -50,12 +55,18 @@ class View:
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
+        self._echo.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_progress()
+        self.settle()
+        self._echo.__exit__(kind, error, trace)
+
+    def settle(self) -> None:
+        """Leave the last snapshot as it stands: what follows are lines."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -124,6 +135,32 @@ class View:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+@contextlib.contextmanager
+def without_echo() -> Iterator[None]:
+    """Ctrl-C leaves no ``^C`` on the terminal meanwhile: a line of it would shift what is redrawn."""
+    before = _echo(on=False)
+    try:
+        yield
+    finally:
+        if before:
+            _echo(on=True)
+
+
+def _echo(*, on: bool) -> bool:
+    """Whether control characters were shown; they are (or are no longer) from now on."""
+    try:
+        terminal = sys.stdin.fileno()
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            return False  # in the background, the shell would stop us for touching its terminal
+        settings = termios.tcgetattr(terminal)
+        shown = bool(settings[3] & termios.ECHOCTL)
+        settings[3] = settings[3] | termios.ECHOCTL if on else settings[3] & ~termios.ECHOCTL
+        termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
+    except (OSError, ValueError, termios.error):  # no terminal
+        return False
+    return shown
 
 
 def print_questions(data: str, url: str) -> None:
