@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from infra.config import Settings
 from infra.connections import connect_store, render
 from infra.doctor.kafka import skew
-from infra.doctor.report import Finding, fail, ok, skip, warn
+from infra.doctor.report import Finding, Status, fail, ok, skip, warn
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 AREA = "store"
 TRIED = (26, 9)
 """The version the test suite runs against."""
+PROJECTED_WITHIN_S = 180
+"""A minute is computed 15 s after its end (project.minute_grace_s) by a projector that is not behind."""
 LEAST = (25, 3)
 """Older servers lack parts of the SQL used here."""
 
@@ -30,7 +33,10 @@ def check(settings: Settings, clock: Callable[[], float] = time.time) -> Iterato
     before = clock()
     theirs = float(client.query("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6").result_rows[0][0])
     yield skew(AREA, theirs, before, clock())
-    yield from _migrations(client, settings)
+    pending = list(_migrations(client, settings))
+    yield from pending
+    if all(finding.status is Status.OK for finding in pending):
+        yield projector(client, theirs)
     yield from _disks(client)
 
 
@@ -52,6 +58,23 @@ def _migrations(client: Client, settings: Settings) -> Iterator[Finding]:
         yield fail(AREA, "migrations", f"{len(pending)} to apply: {names}", "run `gpufleet migrate`")
     else:
         yield ok(AREA, "migrations", f"all {len(applied(client))} applied")
+
+
+def projector(client: Client, now: float) -> Finding:
+    """Whether windows follow the events. ``now``: the store's clock, seconds since 1970."""
+    from consumers.projector.ledger import load_frontier
+
+    frontier = load_frontier(client)
+    advice = "let `gpufleet consume` run with consume.projector, or run `gpufleet project`"
+    if frontier is None:
+        if not int(client.query("SELECT count() FROM gpufleet.ingest_ledger").result_rows[0][0]):
+            return skip(AREA, "projector", "nothing is stored yet")
+        return warn(AREA, "projector", "events are stored, and no minute has been computed yet", advice)
+    at = datetime.fromtimestamp(frontier, UTC)
+    seen = f"minutes are computed up to {at:%Y-%m-%d %H:%M} UTC, {now - frontier:.0f} s ago"
+    if now - frontier > PROJECTED_WITHIN_S:
+        return warn(AREA, "projector", seen, f"it is behind, and newer panels are empty: wait for it, or {advice}")
+    return ok(AREA, "projector", seen)
 
 
 def _disks(client: Client) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +16,7 @@ from infra.config import Settings, load
 from infra.doctor import machine, report
 from infra.doctor.kafka import skew
 from infra.doctor.report import Finding, Status
-from infra.doctor.store import room
+from infra.doctor.store import projector, room
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.child import free_port
 from infra.embedded.store.process import StoreProcess
@@ -61,6 +62,26 @@ def test_clock_skew_beyond_what_the_round_trip_explains(theirs: float, expected:
 )
 def test_room_on_a_disk(free: int, total: int, expected: Status) -> None:
     assert room("store", "disk", free, total).status is expected
+
+
+@pytest.mark.parametrize(
+    ("frontier", "inserts", "expected"),
+    [
+        (1000, 5, Status.OK),
+        (999, 5, Status.WARN),  # more than three minutes
+        (None, 5, Status.WARN),
+        (None, 0, Status.SKIP),
+    ],
+)
+def test_a_projector_that_is_behind_is_told(frontier: int | None, inserts: int, expected: Status) -> None:
+    class Answers:
+        def query(self, query: str, **_: object) -> SimpleNamespace:
+            asked_state = "projector_state" in query
+            return SimpleNamespace(result_rows=([[frontier]] if frontier else []) if asked_state else [[inserts]])
+
+    finding = projector(Answers(), now=1180.0)  # type: ignore[arg-type]
+    assert finding.status is expected
+    assert ("gpufleet project" in finding.advice) == (expected is Status.WARN)
 
 
 def test_a_check_that_breaks_is_a_finding_and_stops_no_other() -> None:
@@ -178,6 +199,8 @@ def test_the_whole_report_before_and_after_setting_up(
     assert code == 0, after
     for check in ("kafka reach", "kafka write", "kafka topics", "store reach", "store clock", "store migrations"):
         assert after[check]["status"] == "ok", after[check]
+    assert "store projector" not in before
+    assert after["store projector"]["status"] in ("ok", "warn", "skip"), "as other tests have left the store"
     assert after["registry reach"]["status"] == "skip"
     assert "CONFWARN" not in capfd.readouterr().err, "an option went to a client that has no use for it"
 
