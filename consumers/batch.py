@@ -112,11 +112,7 @@ class Insert:
 
     schema: Schema
     groups: list[tuple[Chunk, Group]]
-    stored: bool = False
-    survivors: list[list[Message]] = field(default_factory=list)
-    """Per group, the messages that were inserted; set once stored."""
     seconds: float = 0.0
-    filtered: bool = False
 
 
 @dataclass(slots=True, eq=False)

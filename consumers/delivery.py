@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from consumers import identity_filter, ledger, quarantine
+from consumers import identity_filter, ledger, quarantine, table_order
 from consumers.batch import Bad, Batch, Insert, Message
 from consumers.clock import Clock
 from consumers.errors import Reason, RefusedError, StoreMemoryError, StoreUnavailableError, TableBehindError
@@ -18,14 +18,14 @@ from consumers.metrics import Metrics
 from consumers.stall import StallGuard
 from consumers.watermark import Key
 from schemas.catalogue import Schema
-from schemas.container import ContainerWriter
+from schemas.container import Container, ContainerWriter
 from schemas.framing import PREFIX_BYTES
 
 
 class Inserts(Lookup, Protocol):
     """What a delivery asks of the store."""
 
-    def insert(self, schema: Schema, body: bytes) -> None: ...
+    def insert(self, schema: Schema, body: Container) -> None: ...
 
 
 class Letters(Protocol):
@@ -90,6 +90,7 @@ class Delivery:
         everything = [message for some in messages for message in some]
         if not everything:
             return None
+        table_order.sort(insert, everything)
         began = self._clock.monotonic()
         try:
             self._send(insert.schema, everything, batch.pieces)
@@ -123,8 +124,7 @@ class Delivery:
         step = -(-len(messages) // pieces)
         writer = ContainerWriter(schema)
         for at in range(0, len(messages), step):
-            values = [message.value() or b"" for message in messages[at : at + step]]
-            body = writer.frame([memoryview(value)[PREFIX_BYTES:] for value in values])
+            body = writer.open([message.value() or b"" for message in messages[at : at + step]], skip=PREFIX_BYTES)
             failpoint("framed")
             self._guard.check()
             self._store.insert(schema, body)

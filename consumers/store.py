@@ -1,13 +1,13 @@
 """What the consumer asks of ClickHouse, and what its answers mean.
 
 Every request is made once: clickhouse-connect would send an insert again after a reset connection if its body were
-bytes, so bodies are file objects, which it cannot rewind.
+bytes, so bodies are generators or file objects, which it cannot rewind.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from consumers.errors import (
 from consumers.failpoints import failpoint
 from consumers.watermark import Key
 from schemas.catalogue import EventKind, Retention, Schema
+from schemas.container import Container
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -92,8 +93,8 @@ class EventStore:
         self._connect, self._database, self._suffix = connect, database, suffix
         self._client: Client | None = None
 
-    def insert(self, schema: Schema, body: bytes) -> None:
-        """One container file with one block into the schema's event table; returns once it is stored.
+    def insert(self, schema: Schema, body: Container) -> None:
+        """A container file into the schema's event table; returns once it is stored.
 
         Raises RefusedError, TableBehindError (nothing is stored) or StoreUnavailableError (nobody knows).
         """
@@ -101,10 +102,10 @@ class EventStore:
             self._open().raw_insert(
                 self._table(schema.kind),
                 column_names=[field["name"] for field in schema.fields],
-                insert_block=_Body(body),
+                insert_block=_sent(body),
                 settings=dict(INSERT_SETTINGS),
                 fmt="Avro",
-                transport_settings={"Content-Length": str(len(body))},
+                transport_settings={"Content-Length": str(body.size)},
             )
         failpoint("insert answered")
 
@@ -198,14 +199,10 @@ class EventStore:
         return self._client
 
 
-class _Body(io.BytesIO):
-    """An insert's body, sent in large pieces: the HTTP client asks for 16 KiB at a time."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        part = super().read(max(size, 1 << 20) if size is not None and size > 0 else size)
-        if not part:
-            failpoint("insert sent")  # the client asks for more only when what it had is on its way
-        return part
+def _sent(body: Container) -> Generator[bytes]:
+    """An insert's body as it is sent, once."""
+    yield from body
+    failpoint("insert sent")  # the client asks for more only when what it had is on its way
 
 
 @contextmanager

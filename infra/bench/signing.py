@@ -123,7 +123,8 @@ def _sort(polls: Sequence[Sequence[Message]]) -> None:
 def _frame(messages: Sequence[Message]) -> None:
     writer = ContainerWriter(catalogue.latest(TOPIC))
     for at in range(0, len(messages), 4_000):
-        writer.frame([memoryview(m.value() or b"")[PREFIX_BYTES:] for m in messages[at : at + 4_000]])
+        for _piece in writer.open([m.value() or b"" for m in messages[at : at + 4_000]], PREFIX_BYTES):
+            pass
 
 
 def _best(run: Callable[[], object], messages: int) -> float:

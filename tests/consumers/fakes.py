@@ -12,6 +12,7 @@ from consumers.batch import Bad
 from consumers.errors import StoreUnavailableError
 from consumers.store import Boot, Wanted
 from schemas.catalogue import EventKind, Schema
+from schemas.container import Container
 from tests.consumers.fleet import Sent
 
 Identity = tuple[str, int, int]
@@ -75,10 +76,10 @@ class FakeStore:
         self.lookups = 0
         self.starts = 0
 
-    def insert(self, schema: Schema, body: bytes) -> None:
+    def insert(self, schema: Schema, body: Container) -> None:
         stored, error = self.fail.pop(0) if self.fail else (True, None)
         if stored:
-            records: list[Any] = list(fastavro.reader(io.BytesIO(body)))
+            records: list[Any] = list(fastavro.reader(io.BytesIO(bytes(body))))
             self.rows += [(r["producer_id"], r["run_id"], r["seq"]) for r in records]
         if error is not None:
             raise error

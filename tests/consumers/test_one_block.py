@@ -23,7 +23,7 @@ def test_a_large_insert_makes_one_part_a_day(migrated_store: StoreProcess) -> No
     day_us = DAY_MINUTES * 60_000_000
     midnight = recently() // day_us * day_us
     sent = [node.event(TOPIC, ts=midnight - i % 3 * day_us + i) for i in range(20_000)]
-    body = ContainerWriter(catalogue.latest(TOPIC)).frame([one.value[PREFIX_BYTES:] for one in sent])
+    body = ContainerWriter(catalogue.latest(TOPIC)).open([one.value[PREFIX_BYTES:] for one in sent])
     ch = client(migrated_store)
     ch.command("SYSTEM STOP MERGES gpufleet.facility_telemetry")
     try:

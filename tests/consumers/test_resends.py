@@ -70,6 +70,7 @@ def test_a_store_that_acknowledges_nothing_it_stored_is_asked(
     from consumers.errors import StoreUnavailableError
     from consumers.store import EventStore
     from schemas.catalogue import Schema
+    from schemas.container import Container
     from tests.consumers.running import Running
 
     site = "answer-lost"
@@ -80,7 +81,7 @@ def test_a_store_that_acknowledges_nothing_it_stored_is_asked(
     class Deaf(EventStore):
         lost = 0
 
-        def insert(self, schema: Schema, body: bytes) -> None:
+        def insert(self, schema: Schema, body: Container) -> None:
             super().insert(schema, body)
             if self.lost < 4:
                 self.lost += 1

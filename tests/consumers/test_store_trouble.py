@@ -16,7 +16,7 @@ from consumers.store import EventStore
 from infra.embedded.store.process import StoreProcess
 from schemas import catalogue
 from schemas.catalogue import Schema
-from schemas.container import ContainerWriter
+from schemas.container import Container, ContainerWriter
 from tests.consumers.fleet import Node, Sender, message
 from tests.consumers.running import Running, client, counts, eventually, running, settings, stored_as_sent
 
@@ -145,7 +145,7 @@ class StalledStore(EventStore):
         self.go = threading.Event()
         self.tried = 0
 
-    def insert(self, schema: Schema, body: bytes) -> None:
+    def insert(self, schema: Schema, body: Container) -> None:
         self.tried += 1
         self.go.wait(30)
         super().insert(schema, body)
@@ -192,12 +192,12 @@ def test_a_store_out_of_memory_gets_smaller_inserts_and_no_dead_letter(
     sent = [node.event("node-events") for _ in range(40)]
     Sender(shared_broker).send(sent)
     sizes: list[int] = []
-    limit = len(ContainerWriter(catalogue.latest("node-events")).frame([])) + 1_000  # each insert bears its schema
+    limit = ContainerWriter(catalogue.latest("node-events")).open([]).size + 1_000  # each insert bears its schema
 
     class Small(EventStore):
-        def insert(self, schema: Schema, body: bytes) -> None:
-            sizes.append(len(body))
-            if len(body) > limit:
+        def insert(self, schema: Schema, body: Container) -> None:
+            sizes.append(body.size)
+            if body.size > limit:
                 self.fail()
             super().insert(schema, body)
 

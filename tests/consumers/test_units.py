@@ -14,7 +14,7 @@ from consumers.batch import Batch, Limits, pack
 from consumers.boot import BootWatch
 from consumers.commit import CommitHorizon
 from consumers.datum import begins_with_header, place, read_varint
-from consumers.delivery import Delivery
+from consumers.delivery import Delivery, Inserts
 from consumers.intake import PartitionIntake
 from consumers.ledger import Lateness, Ledger, entries
 from consumers.metrics import Metrics
@@ -25,7 +25,7 @@ from consumers.stall import StallGuard
 from consumers.store import Boot
 from schemas import catalogue
 from schemas.catalogue import KINDS
-from schemas.container import zigzag_varint
+from schemas.container import Container, zigzag_varint
 from tests.consumers.fakes import FakeClock, FakeLetters, FakeMessage, FakeStore, away
 from tests.consumers.fleet import Node, Sent, message
 
@@ -61,7 +61,7 @@ def batch_of(one: PartitionIntake) -> Batch:
     return pack(one.kind, [one.take_chunk()], Limits(1 << 30, 1 << 30, 1 << 30))
 
 
-def delivery(fake: FakeStore, letters: FakeLetters | None = None) -> Delivery:
+def delivery(fake: Inserts, letters: FakeLetters | None = None) -> Delivery:
     clock = FakeClock()
     guard = StallGuard(1e9, clock)
     return Delivery(fake, letters or FakeLetters(), guard, clock, Metrics(), Lateness(120_000_000, 2))
@@ -305,7 +305,7 @@ def test_an_insert_without_an_answer_is_checked_before_it_is_repeated() -> None:
 
 def test_sound_events_that_the_store_refuses_are_no_dead_letters() -> None:
     class Refusing(FakeStore):
-        def insert(self, schema: Any, body: bytes) -> None:
+        def insert(self, schema: Any, body: Container) -> None:
             raise errors.RefusedError("type mismatch")
 
     node = Node("n", "s")

@@ -201,7 +201,7 @@ def test_reading_asks_for_no_more_than_an_operators_rights(desk: Desk, migrated_
     """And what an operator may not see of a tenant's usage, they do not see because it is absurd."""
     usage = Node(f"{SITE}-gateway", SITE).event("tenant-usage", window_s=0, requests=-7)
     schema = catalogue.latest("tenant-usage")
-    body = ContainerWriter(schema).frame([memoryview(usage.value)[5:]])
+    body = ContainerWriter(schema).open([memoryview(usage.value)[5:]])
     EventStore(lambda: client(migrated_store), "gpufleet").insert(schema, body)
     assert desk.json("flaws", "--producer", f"{SITE}-gateway")["total"] == 1
     operator = desk.as_operator()

@@ -144,7 +144,7 @@ def test_words_and_bits_agree_for_every_kind(migrated_store: StoreProcess) -> No
         made = [node.event(topic, **fields) for fields in rows]
         sent[topic] = len(made)
         schema = catalogue.latest(topic)
-        body = ContainerWriter(schema).frame([memoryview(one.value)[PREFIX_BYTES:] for one in made])
+        body = ContainerWriter(schema).open([memoryview(one.value)[PREFIX_BYTES:] for one in made])
         events.insert(schema, body)
     seen = Flaw(0)
     for topic, count in sent.items():
@@ -170,7 +170,7 @@ def test_the_newest_flawed_events_are_found_and_explained(migrated_store: StoreP
     ragged = node.event("node-telemetry", **{**shaped(gpus=2, ticks=3), "ts": at + 10_000_000, "power_w": [1.0] * 5})
     twice = node.event("node-telemetry", **{**shaped(gpus=2, ticks=3), "ts": at + 20_000_000, "gpu_index": [4, 4]})
     schema = catalogue.latest("node-telemetry")
-    body = ContainerWriter(schema).frame([memoryview(one.value)[PREFIX_BYTES:] for one in (sound, ragged, twice)])
+    body = ContainerWriter(schema).open([memoryview(one.value)[PREFIX_BYTES:] for one in (sound, ragged, twice)])
     EventStore(lambda: client(migrated_store), "gpufleet").insert(schema, body)
     found, total = absurd.find(ch, producer=node.name)
     assert (total, [one.seq for one in found]) == (2, [2, 1]), "the newest first, the sound one not at all"

@@ -139,7 +139,8 @@ def take(messages: Sequence[Raw], book: SchemaBook | None) -> None:
     kept = identity_filter.survivors(batch, store)
     for insert in batch.inserts:
         values = [m.value() or b"" for _, group in insert.groups for m in kept[id(group)]]
-        ContainerWriter(insert.schema).frame([memoryview(value)[framing.PREFIX_BYTES :] for value in values])
+        body = ContainerWriter(insert.schema).open(values, skip=framing.PREFIX_BYTES)
+        assert len(bytes(body)) == body.size
         for value in values:
             decode_error(insert.schema, value)
     ward.admit(bad)

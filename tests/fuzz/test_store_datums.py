@@ -16,7 +16,7 @@ from consumers.store import EventStore
 from infra.embedded.store.process import StoreProcess
 from schemas import catalogue, framing
 from schemas.catalogue import Schema
-from schemas.container import ContainerWriter, zigzag_varint
+from schemas.container import Container, ContainerWriter, zigzag_varint
 from tests.consumers.fleet import Node
 from tests.consumers.running import client
 
@@ -68,5 +68,5 @@ def test_a_hostile_datum_is_stored_or_refused_and_never_looks_like_a_store_in_tr
     assert refused > EACH / 2
 
 
-def _framed(schema: Schema, values: list[bytes]) -> bytes:
-    return ContainerWriter(schema).frame([memoryview(value)[framing.PREFIX_BYTES :] for value in values])
+def _framed(schema: Schema, values: list[bytes]) -> Container:
+    return ContainerWriter(schema).open(values, skip=framing.PREFIX_BYTES)

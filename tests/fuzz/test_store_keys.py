@@ -53,7 +53,7 @@ def test_a_key_that_is_not_utf8_is_found_as_the_bytes_it_is(events: EventStore, 
     plain = zigzag_varint(len(node.name)) + node.name.encode()
     value = sent.value.replace(plain, b"\x02P", 1).replace(plain, zigzag_varint(len(key)) + key, 1)
     value = value.replace(b"\x02P", plain, 1)
-    events.insert(schema, ContainerWriter(schema).frame([memoryview(value)[framing.PREFIX_BYTES :]]))
+    events.insert(schema, ContainerWriter(schema).open([value], skip=framing.PREFIX_BYTES))
     where = place(value)
     producer, run_id, seq = sent.identity
     wanted = Wanted(where.site, where.key, sent.record["ts"], producer, run_id, seq)
@@ -72,7 +72,7 @@ def test_whatever_a_producer_calls_itself_it_is_found_and_nobody_else(
     name, site = (text, "keys") if place_of == "key" else ("keys-node", text)
     node = Node(name, site, run_id=1_700_000_000_000_000 + next(RUNS))
     one, other = node.event(TOPIC), node.event(TOPIC)
-    events.insert(schema, ContainerWriter(schema).frame([memoryview(one.value)[framing.PREFIX_BYTES :]]))
+    events.insert(schema, ContainerWriter(schema).open([one.value], skip=framing.PREFIX_BYTES))
     wanted = [Wanted(site, name, sent.record["ts"], *sent.identity) for sent in (one, other)]
     assert events.stored(KINDS[TOPIC], wanted) == {one.identity}
     keys = [(name, node.run_id), ("nobody", node.run_id)]
@@ -86,5 +86,5 @@ def test_a_neighbour_at_the_same_place_and_time_is_not_named(events: EventStore)
     at = time.time_ns() // 1000
     mine, another = one.event(TOPIC, ts=at), other.event(TOPIC, ts=at)
     values = [memoryview(sent.value)[framing.PREFIX_BYTES :] for sent in (mine, another)]
-    events.insert(schema, ContainerWriter(schema).frame(values))
+    events.insert(schema, ContainerWriter(schema).open(values))
     assert events.stored(KINDS[TOPIC], [Wanted("keys", "twin", at, *mine.identity)]) == {mine.identity}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import catalogue
-from schemas.container import ContainerWriter, zigzag_varint
+from schemas.container import PIECE_BYTES, ContainerWriter, zigzag_varint
 
 SCHEMA = catalogue.latest("tenant-limits")
 
@@ -77,6 +77,21 @@ def test_views_of_a_larger_buffer_are_framed_without_a_copy_of_ours() -> None:
     framed = b"\x00\x00\x00\x00\x65" + datum(limit(0))
     container = ContainerWriter(SCHEMA).frame([memoryview(framed)[5:], memoryview(framed)[5:]])
     assert [item["seq"] for item in read(container)] == [0, 0]
+
+
+@given(st.lists(st.binary(min_size=5, max_size=400_000), max_size=12))
+def test_a_container_comes_in_pieces_that_are_the_whole(values: list[bytes]) -> None:
+    """And its length is known before anything of it is made."""
+    container = ContainerWriter(SCHEMA).open(values, skip=5)
+    pieces = list(container)
+    assert b"".join(pieces) == ContainerWriter(SCHEMA).frame([value[5:] for value in values]) == bytes(container)
+    assert sum(map(len, pieces)) == container.size
+
+
+def test_a_batch_is_never_one_piece() -> None:
+    pieces = list(ContainerWriter(SCHEMA).open([bytes(3_000)] * 5_000))
+    assert 100 < len(pieces) < 200
+    assert max(map(len, pieces)) <= PIECE_BYTES
 
 
 def test_it_is_one_block_under_the_catalogues_schema() -> None:

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 EXIT_FAILED: Final = 1
 EXIT_LOCKED: Final = 4
 EXIT_PORT_IN_USE: Final = 5
+READ_AHEAD_BYTES: Final = 1 << 20
+"""Of a body, for each connection: with the usual 64 KiB, receiving a large insert takes a fifth more CPU."""
 PATIENCE_S: Final = 5.0
 """For how long a store that lost a write lets its clients have their answers."""
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -148,7 +149,12 @@ async def _serve(
     from aiohttp import web
 
     runner = web.AppRunner(
-        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=30.0, auto_decompress=False
+        server.application(),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=30.0,
+        auto_decompress=False,
+        read_bufsize=READ_AHEAD_BYTES,
     )
     await runner.setup()
     try:
