@@ -63,6 +63,8 @@ KAFKA_DEFAULTS: Mapping[str, Any] = {
     "fetch.wait.max.ms": 100,
     "topic.metadata.refresh.interval.ms": 30_000,
 }
+MUCH_BYTES = 8 << 20
+"""After an insert of so much the ledger is written at once, however busy the store is."""
 SOFT_WAIT_S = 1.0
 """How long a full buffer waits for room before the partitions are paused, which throws away what was fetched."""
 _HARMLESS = {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED}
@@ -170,7 +172,7 @@ class Consumer:
         if self._deliveries.idle:
             self._store.excuse(INSERTS)  # what failed was stored, or is somebody else's now
         self.health.insert_since = self._deliveries.since
-        self._progress.turn(store_waiting=self._store.waiting)
+        self._progress.turn(store_waiting=self._store.waiting, store_busy=self._flush.overdrawn)
         self._membership.check_topics()
         self._pauses.regulate()
         self._ward.discharge()
@@ -245,6 +247,8 @@ class Consumer:
         self._store.release(topic)
         self._flush.took(sum(insert.seconds for insert in done.batch.inserts))
         self._progress.bookkeeper.record(done.entries)
+        if done.batch.size >= MUCH_BYTES:
+            self._progress.hasten()
         for chunk in done.batch.chunks:
             partition = self._partitions.get(chunk.topic_partition)
             if partition is not None and self._counts(chunk):

@@ -56,6 +56,11 @@ class FlushPolicy:
         self._tokens -= 1
         return self._take(kind, ready)
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether inserts take more than their budget: the store is busy, and is better asked less often."""
+        return self._tokens < 0
+
     def took(self, seconds: float) -> None:
         """Charge an insert for its time, beyond the one it was charged as when it was chosen."""
         self._tokens = max(-DEEPEST, self._tokens - max(0.0, seconds / CHEAP_S - 1))

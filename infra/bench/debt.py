@@ -24,6 +24,8 @@ WHERE active AND database = {database:String} AND table = {table:String}
 GROUP BY column
 """
 
+MERGING = "SELECT name FROM system.tables WHERE database = {database:String} AND engine LIKE '%MergeTree'"
+
 
 @dataclass(frozen=True, slots=True)
 class Debt:
@@ -65,10 +67,13 @@ def bytes_per_value(client: Client, table: str = "node_telemetry") -> tuple[floa
 
 
 @contextmanager
-def merges_stopped(client: Client, table: str) -> Iterator[None]:
-    """No background merges of the table, so that inserts are measured alone."""
-    client.command(f"SYSTEM STOP MERGES {client.database}.{table}")
+def merges_stopped(client: Client) -> Iterator[None]:
+    """No background merges of any table, so that inserts are measured alone, as the baseline's are."""
+    tables = [name for (name,) in client.query(MERGING, parameters={"database": client.database}).result_rows]
+    for table in tables:
+        client.command(f"SYSTEM STOP MERGES {client.database}.{table}")
     try:
         yield
     finally:
-        client.command(f"SYSTEM START MERGES {client.database}.{table}")
+        for table in tables:
+            client.command(f"SYSTEM START MERGES {client.database}.{table}")

@@ -54,7 +54,7 @@ def ingest(
         total = backlog.count()
         stack.start_consumer()
         stage.drain(stack, client, backlog, int(total * WARM), say)
-        with merges_stopped(client, "node_telemetry"):
+        with merges_stopped(client):
             alone = stage.drain(stack, client, backlog, int(total * ALONE), say)
         stack.start_projector()
         drained = stage.drain(stack, client, backlog, 0, say)

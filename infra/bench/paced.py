@@ -51,7 +51,7 @@ def paced(
             runner.start()
             stage.follow(stack, client, backlog, WARM_S, say)
             since_us, cpu = time.time_ns() // 1000, time.process_time()
-            with merges_stopped(client, "node_telemetry"):
+            with merges_stopped(client):
                 alone = stage.follow(stack, client, backlog, seconds / 4, say)
             stack.start_projector()
             whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say)

@@ -111,7 +111,7 @@ def rebuild(
         report = work.compare(work.build(None, None))
         compared_s = time.monotonic() - began
         for _ in range(rounds):
-            with merges_stopped(client, TABLE):
+            with merges_stopped(client):
                 for name, stored in (("steady", 0), ("none", 0), ("half", 2), ("all", 1)):
                     say(f"reading once more, {name}")
                     _prepare(stack, client, work, stored)

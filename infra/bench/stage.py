@@ -16,6 +16,8 @@ from infra.up.stack import Stack
 
 STALL_S = 120.0
 READING_S = 5.0
+LOOK_S = 0.5
+"""How often a drain asks what is left. Each look costs the store some milliseconds, which are charged to the stage."""
 SHORTEST_CPU_S = 0.5
 """Process clocks tick in hundredths of a second: below this no rate means anything."""
 
@@ -70,13 +72,13 @@ class Stage:
 
 def drain(stack: Stack, client: Client, backlog: Backlog, until: int, say: Callable[[str], None]) -> Stage:
     """Measure from now until at most ``until`` messages are left. RuntimeError when nothing moves any more."""
-    return _measure(stack, client, backlog, lambda left, _now: left <= until, say, stall_s=STALL_S)
+    return _measure(stack, client, backlog, lambda left, _now: left <= until, say, STALL_S, LOOK_S)
 
 
 def follow(stack: Stack, client: Client, backlog: Backlog, seconds: float, say: Callable[[str], None]) -> Stage:
     """Measure for so many seconds, while a producer sends at its own pace."""
     end = time.monotonic() + seconds
-    return _measure(stack, client, backlog, lambda _left, now: now >= end, say, stall_s=seconds + STALL_S)
+    return _measure(stack, client, backlog, lambda _left, now: now >= end, say, seconds + STALL_S, READING_S)
 
 
 def _measure(
@@ -86,6 +88,7 @@ def _measure(
     done: Callable[[int, float], bool],
     say: Callable[[str], None],
     stall_s: float,
+    look_s: float,
 ) -> Stage:
     stage = Stage()
     meter = CpuMeter(stack.pids())
@@ -93,7 +96,7 @@ def _measure(
     started = moved = told = time.monotonic()
     left = last = backlog.count()
     while not done(left, time.monotonic()):
-        time.sleep(0.5)
+        time.sleep(look_s)
         stack.check()
         left = backlog.count()
         now = time.monotonic()
