@@ -92,6 +92,7 @@ def test_a_store_that_acknowledges_nothing_it_stored_is_asked(
     with Running(
         Consumer(settings(bootstrap, group=site, topics=(TOPIC,), flush_messages=20, kafka=KAFKA), store)
     ) as it:
+        eventually(lambda: stored_as_sent(ch, sent, site))
         eventually(lambda: read(it.consumer, TOPIC) >= len(sent))
     assert store.lost == 4
     assert counts(ch, TOPIC, site) == (len(sent), len(sent))

@@ -63,5 +63,5 @@ PARTITION BY toYYYYMMDD(ts)
 PRIMARY KEY (site, toStartOfMinute(ts), node_id)
 ORDER BY (site, toStartOfMinute(ts), node_id, producer_id, run_id, seq)
 TTL toDateTime(ts) + INTERVAL {{raw_days}} DAY
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000, min_bytes_for_wide_part = 268435456
 COMMENT 'Fast lane of a node: K consecutive ticks, one array per metric in (gpu, tick) order: value of GPU g at tick t is at g*K+t. A length of 0 = the node does not have the metric; NaN or the field\'s blank value = no reading.';

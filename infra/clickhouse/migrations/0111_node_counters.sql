@@ -80,5 +80,5 @@ PARTITION BY toYYYYMMDD(ts)
 PRIMARY KEY (site, toStartOfMinute(ts), node_id)
 ORDER BY (site, toStartOfMinute(ts), node_id, producer_id, run_id, seq)
 TTL toDateTime(ts) + INTERVAL {{raw_days}} DAY
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000, min_bytes_for_wide_part = 268435456
 COMMENT 'Slow lane of a node: counters and slow states, sampled every 10 s, sent every minute and at once on change. Same form as node-telemetry; per-NIC arrays are in (nic, tick) order.';

@@ -30,5 +30,5 @@ PARTITION BY toYYYYMMDD(ts)
 PRIMARY KEY (site, toStartOfMinute(ts), asset_id)
 ORDER BY (site, toStartOfMinute(ts), asset_id, producer_id, run_id, seq)
 TTL toDateTime(ts) + INTERVAL {{raw_days}} DAY
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 0, replicated_deduplication_window = 0, ttl_only_drop_parts = 1, vertical_merge_algorithm_min_rows_to_activate = 1000, min_bytes_for_wide_part = 268435456
 COMMENT 'Reading of a power or cooling asset. Null = the asset does not measure it.';
