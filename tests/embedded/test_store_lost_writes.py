@@ -7,6 +7,7 @@ start finds no room until it lifts the bound. The last one fills a disk.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import urllib.error
@@ -21,6 +22,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from infra.embedded.store.errors import Refusal
+from infra.embedded.store.leftovers import Leftovers
 from infra.embedded.store.process import StoreProcess
 from infra.embedded.store.room import RESERVE
 from infra.embedded.store.writes import Writes
@@ -73,6 +75,10 @@ def insert(store: StoreProcess, first: int, rows: int) -> None:
         client.command(f"INSERT INTO kept SELECT number + {first}, randomString({ROW}) FROM numbers({rows})")
 
 
+def set_aside(store: StoreProcess) -> list[tuple[Any, ...]]:
+    return ask(store, "SELECT table, name FROM system.detached_parts")
+
+
 def bound(store: StoreProcess, most: int) -> None:
     hard = resource.prlimit(store.pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (most, hard))
@@ -98,6 +104,7 @@ def test_an_insert_whose_write_was_refused_is_not_answered_as_stored(store: Stor
     assert store.pid == pid
     assert store.alive()
     assert ask(store, ALL) == [kept], "what was answered for is there, and nothing of what was not"
+    assert not set_aside(store)
     insert(store, 5, 30)
     assert ask(store, "SELECT count(), uniqExact(x) FROM kept") == [(35, 35)]
 
@@ -114,6 +121,7 @@ def test_a_merge_whose_write_was_refused_costs_none_of_the_rows_that_it_replaced
     bound(store, resource.RLIM_INFINITY)
     until(lambda: healed(store, before))
     assert ask(store, ALL) == [kept]
+    assert not set_aside(store), "what a merge left would keep the disk full"
 
 
 def test_a_merge_in_the_background_is_noticed_although_nobody_writes(store: StoreProcess) -> None:
@@ -154,6 +162,48 @@ def test_a_store_that_waits_for_room_ends_when_it_is_told_to(store: StoreProcess
     assert process.returncode == 0
     assert store.start().ping()
     assert ask(store, ALL) == [(0, 0, 0)]
+
+
+def test_only_what_was_broken_since_the_last_start_is_removed(tmp_path: Path) -> None:
+    aside = tmp_path / "store" / "abc" / "abcdef" / "detached"
+
+    def part(name: str, written: float) -> Path:
+        folder = aside / name
+        folder.mkdir(parents=True)
+        (folder / "data.bin").write_bytes(b"x")
+        os.utime(folder / "data.bin", (written, written))
+        return folder
+
+    there = part("broken-on-start_all_1_1_0", 2000.0)
+    leftovers = Leftovers(tmp_path, since=1000.0)
+    lost, old = part("broken-on-start_all_2_9_1", 1000.0), part("broken-on-start_all_3_3_0", 999.0)
+    by_hand = part("all_4_4_0", 2000.0)
+    assert leftovers.remove() == [lost.name]
+    assert [folder.exists() for folder in (there, lost, old, by_hand)] == [True, False, True, True]
+
+
+def test_a_broken_part_of_any_size_keeps_no_store_from_starting(store: StoreProcess) -> None:
+    query = "SELECT toUInt64(value) FROM system.merge_tree_settings WHERE name = 'max_suspicious_broken_parts_bytes'"
+    assert ask(store, query)[0][0] > 100 << 40
+
+
+@pytest.mark.parametrize("where", ["etc", "ready.json.new"])
+def test_a_start_that_runs_out_of_the_room_it_waited_for_tries_again(store: StoreProcess, where: str) -> None:
+    before, blocked = boot(store), store.data / where
+    if where == "etc":
+        (blocked / "config.xml").unlink()
+        (blocked / "config.xml").symlink_to("/dev/full")
+    else:
+        blocked.symlink_to("/dev/full")
+    bound(store, FILE)
+    with pytest.raises(ClickHouseError, match=r"NOT_ENOUGH_SPACE"):
+        insert(store, 0, 30)
+    until(lambda: _waits(store))
+    bound(store, resource.RLIM_INFINITY)
+    until(lambda: "is gone again" in store.log.read_text())
+    (blocked / "config.xml" if where == "etc" else blocked).unlink()
+    until(lambda: healed(store, before))
+    assert store.alive()
 
 
 class Engine:
@@ -234,6 +284,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_merge_heals_without_a_hand(disk
         disk.make_room()
         until(lambda: healed(store, before))
         assert ask(store, ALL) == [kept]
+        assert not set_aside(store)
         insert(store, 10_000, 1)
         with connect(store) as client:
             client.command("OPTIMIZE TABLE kept FINAL")

@@ -143,7 +143,8 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
     The profile makes every connection the administrator's, since dictionaries and background work read through the
     same filters and cannot be given a carrier of their own; Engine.operator and Engine.tenant take it away, and the
     profile `guard` keeps it from coming back. `boot` is this start's identifier, readable as
-    SELECT getMacro('gpufleet_boot') or from system.macros.
+    SELECT getMacro('gpufleet_boot') or from system.macros. A merge that found no room may leave a broken part of any
+    size (writes.py); the engine's own bound of 1 GiB would keep it from starting.
     """
     memory = limits.memory or machine_memory() // 2
     query_memory = limits.query_memory or memory * 3 // 4
@@ -191,6 +192,7 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
 <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
 <background_schedule_pool_size>4</background_schedule_pool_size>
 <background_common_pool_size>2</background_common_pool_size>
+<merge_tree><max_suspicious_broken_parts_bytes>{1 << 60}</max_suspicious_broken_parts_bytes></merge_tree>
 </clickhouse>
 """,
         encoding="utf-8",

@@ -4,7 +4,8 @@ Exit codes: 0 stopped as asked, 1 it cannot work (folder, users file, engine), 2
 by another store, 5 the port is in use.
 
 When the engine has lost a write (writes.py), the process replaces itself: the same process id, port and arguments, and
---when-there-is-room. Whoever started it sees no end, and needs to do nothing.
+--after-lost-writes, with which it waits for room (room.py) and removes the parts that the engine sets aside
+(leftovers.py). Whoever started it sees no end, and needs to do nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from infra.embedded.store import config, lock, room
 from infra.embedded.store.errors import StoreError, StoreLocked
+from infra.embedded.store.leftovers import Leftovers
 from infra.embedded.store.user_book import UserBook
 from infra.processes import follow_parent
 
@@ -65,7 +67,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int, default=0, help="memory for queries (default: half the machine's)")
     parser.add_argument("--max-body-bytes", type=int, default=512 << 20, help="longest request body, decompressed")
     parser.add_argument("--max-waiting-bytes", type=int, default=2 << 30, help="bodies held at the same time")
-    parser.add_argument("--when-there-is-room", action="store_true", help="with a full disk, start once it is not")
+    parser.add_argument("--after-lost-writes", action="store_true", help="start when there is room, and tidy up")
     return parser.parse_args(argv)
 
 
@@ -77,12 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
 
     def anew(port: int) -> NoReturn:
-        told = [] if options.when_there_is_room else ["--when-there-is-room"]
+        told = [] if options.after_lost_writes else ["--after-lost-writes"]
         program = [sys.executable, "-m", "infra.embedded.store", *given, *told, "--port", str(port)]
         os.execve(sys.executable, program, environment)  # noqa: S606 - this program
 
     try:
-        return run(options, anew)
+        try:
+            return run(options, anew)
+        except (OSError, StoreError) as error:
+            if not (options.after_lost_writes and room.lacks(error)):
+                raise
+            _LOG.warning("the room that was waited for is gone again: %s", error)
+            time.sleep(room.LOOK_S)
+            anew(options.port)
     except StoreLocked as error:
         print(f"store: {error}", file=sys.stderr)
         return EXIT_LOCKED
@@ -107,8 +116,9 @@ def run(options: argparse.Namespace, anew: Callable[[int], NoReturn]) -> int:
     data: Path = options.data.absolute()
     with lock.hold(data):
         log = _prepare(data)
-        if options.when_there_is_room and not _wait_for_room(data, options.host, options.port):
+        if options.after_lost_writes and not _wait_for_room(data, options.host, options.port):
             return 0
+        leftovers = _leftovers(data) if options.after_lost_writes else None
         users = UserBook(options.users or data / "users.toml", options.tenants or data / "tenants.toml")
         policies = _policies(options.policies)
         carriers = config.Carriers(secrets.token_hex(16), secrets.token_hex(16))
@@ -129,6 +139,8 @@ def run(options: argparse.Namespace, anew: Callable[[int], NoReturn]) -> int:
             raise StoreError(f"the embedded store needs {error.name}: pip install 'gpufleet[embedded]'") from None
         spool = Spool(data / "spool", options.max_body_bytes, options.max_waiting_bytes)
         engine = Engine(data / "db", file, carriers)
+        if leftovers is not None:
+            _LOG.warning("removed parts with missing bytes: %s", ", ".join(leftovers.remove()) or "none")
         try:
             writes = Writes(engine, data)
             server = Server(engine, users, policies, spool, writes, options.database, time.monotonic)
@@ -196,6 +208,14 @@ def _wait_for_room(data: Path, host: str, port: int) -> bool:
         return asyncio.run(room.wait(data, host, port))
     except OSError as error:
         raise _unheard(host, port, error) from None
+
+
+def _leftovers(data: Path) -> Leftovers:
+    try:
+        since = (data / "etc" / "config.xml").stat().st_mtime  # written at every start, and not yet at this one
+    except OSError:
+        since = time.time()
+    return Leftovers(data / "db", since)
 
 
 def _unheard(host: str, port: int, error: OSError) -> StoreError:

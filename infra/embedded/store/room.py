@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ RESERVE: Final = 64 << 20
 """Bytes. With less than this free nothing new is written: what is being written, merges that free space and a start
 still find room."""
 LOOK_S: Final = 0.5
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def free(folder: Path) -> int:
@@ -47,6 +49,11 @@ def enough(folder: Path) -> bool:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return True
+
+
+def lacks(error: Exception) -> bool:
+    """Whether this is what lack of room looks like, be it in the words of the engine."""
+    return any(getattr(error, "errno", None) == code or os.strerror(code) in str(error) for code in _NO_ROOM)
 
 
 def no_room(what: str) -> Refusal:
