@@ -30,7 +30,7 @@ Emit = Callable[[int, dict[str, Any]], None]
     epilog="""\b
 Examples:
   gpufleet usage replay requests.jsonl --tenant anthropic
-  gpufleet usage replay requests.csv --dry-run""",
+  gpufleet usage replay requests.csv --tenant anthropic --dry-run""",
 )
 def command() -> None:
     """Turn a customer's request logs into usage events."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -64,6 +65,22 @@ def wrong_with(text: str) -> str:
     return ""
 
 
+def lacks(text: str) -> list[str]:
+    """Required options and arguments that a command line leaves out."""
+    words = shlex.split(text, comments=True)[1:]
+    command: click.Command = cli
+    with ExitStack() as stack:
+        context = stack.enter_context(click.Context(cli))
+        while isinstance(command, click.Group) and words:
+            below = command.get_command(context, words.pop(0))
+            assert below is not None
+            command, context = below, stack.enter_context(click.Context(below, parent=context))
+        given, _, _ = command.make_parser(context).parse_args(list(words))
+    return [
+        str(p.name) for p in command.params if p.required and not isinstance(given.get(str(p.name)), (str, list, tuple))
+    ]
+
+
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     with click.Context(group) as context:
         for name in group.list_commands(context):
@@ -88,6 +105,8 @@ def test_every_example_of_every_help_exists_with_its_options() -> None:
     assert set(COMMANDS) <= {name for name, lines in examples.items() if lines}, "every command shows an example"
     wrong = {line: wrong_with(part) for lines in examples.values() for line in lines for part in parts(line)}
     assert {line: what for line, what in wrong.items() if what} == {}
+    short = {line: lacks(part) for lines in examples.values() for line in lines for part in parts(line)}
+    assert {line: what for line, what in short.items() if what} == {}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -113,6 +132,9 @@ def headings(document: Path) -> set[str]:
 def test_the_check_itself_can_fail() -> None:
     assert wrong_with("gpufleet up --for 60s --json") == ""
     assert wrong_with("gpufleet lease correct FILE --reason '...'") == ""
+    assert lacks("gpufleet usage replay requests.csv") == ["tenant"]
+    assert lacks("gpufleet usage replay --tenant acme") == ["file"]
+    assert lacks("gpufleet usage replay requests.csv --tenant acme") == []
     assert wrong_with("gpufleet up --forever") == "gpufleet up has no --forever"
     assert wrong_with("gpufleet grafana plot") == "gpufleet grafana has no command 'plot'"
     assert commands_in(
