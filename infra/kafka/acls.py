@@ -23,13 +23,15 @@ from confluent_kafka.admin import (
 )
 
 from infra.config import KafkaSettings
-from infra.errors import GpufleetError
+from infra.errors import GpufleetError, UsageError
 from infra.kafka.client import unreachable
 from schemas.catalogue import KINDS
 from schemas.signing import TOPICS, Scope
 
 PROBE_TOPIC = "gpufleet-doctor"
 CLUSTER = "kafka-cluster"
+EMBEDDED_CLUSTER = "tansu_cluster"
+"""Id of the cluster that the embedded broker says it is."""
 LOG_READER = "gpufleet-log-reader"
 """Group that `lease` and `limit` name (producers/log.py); nobody joins it."""
 NO_AUTHORIZER = (
@@ -153,6 +155,7 @@ class Acls:
 
     def held(self, principals: Iterable[str]) -> set[Rule]:
         """What these principals are allowed already, on anything, by literal names and from any host."""
+        self._keeps_acls()
         found: set[Rule] = set()
         for user in principals:
             every = AclBindingFilter(
@@ -169,6 +172,18 @@ class Acls:
                     operation, kind = AclOperation(binding.operation), ResourceType(binding.restype)
                     found.add(Rule(binding.principal, operation, kind, binding.name))
         return found
+
+    def _keeps_acls(self) -> None:
+        """UsageError for the broker of `gpufleet up`, to whose answer librdkafka would end the process."""
+        try:
+            cluster = self._client.list_topics(timeout=self._kafka.timeout_s).cluster_id
+        except KafkaException as error:
+            raise unreachable(self._kafka, error, self._client) from None
+        if cluster == EMBEDDED_CLUSTER:
+            raise UsageError(
+                f"the embedded broker at {self._kafka.bootstrap} keeps no ACLs: leave --apply out, or name a Kafka"
+                " with kafka.bootstrap"
+            )
 
     def add(self, missing: Iterable[Rule]) -> None:
         """Set them, and wait until the broker that answers us has heard. GpufleetError says what it refuses."""
