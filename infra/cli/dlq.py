@@ -29,7 +29,6 @@ BY = ("topic", "reason", "schema", "producer")
     epilog="""\b
 Examples:
   gpufleet dlq list
-  gpufleet dlq show node-telemetry/3/10542
   gpufleet dlq replay --reason unknown_schema --dry-run"""
 )
 def command() -> None:
