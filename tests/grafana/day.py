@@ -171,6 +171,34 @@ class Day:
             }.get(name, 0)
         return int(total)
 
+    # limits
+
+    COUNTED: Final = ("requests", "messages", "input_tokens", "output_tokens")
+
+    def limits(self, tenant: str) -> dict[tuple[str, int, str, str, str], float]:
+        """Limits in force at the day's end: (name, window in seconds, product, model, tier) -> limit."""
+        last: dict[tuple[str, int, str, str, str], dict[str, Any]] = {}
+        for event in sorted(self.story.events("tenant-limits"), key=lambda each: micros(each["valid_from"])):
+            if event["tenant"] == tenant and micros(event["valid_from"]) <= self.end:
+                key = (event["limit_name"], event["window_s"], event["product"], event["model"], event["tier"])
+                last[key] = event
+        return {key: event["limit_value"] for key, event in last.items() if event["action"] != "removed"}
+
+    def used(self, tenant: str, name: str, window_s: int, of: tuple[str, str, str]) -> int:
+        """What a limit counts in the window that ends with the day. ``of``: product, model and tier; empty = all."""
+        field = "requests" if name == "messages" else name
+        total = 0
+        for event in self.story.events("tenant-usage"):
+            where = (event["product"], event["model"], event["tier"])
+            if event["tenant"] == tenant and micros(event["ts"]) >= self.end - window_s * 1_000_000:
+                total += event[field] if all(a in ("", b) for a, b in zip(of, where, strict=True)) else 0
+        replayed = self.story.replayed
+        if tenant == replayed.tenant and micros(replayed.start) >= self.end - window_s * 1_000_000:
+            where = (replayed.product, "claude", "standard")
+            if all(a in ("", b) for a, b in zip(of, where, strict=True)):
+                total += int(getattr(replayed, field))
+        return total
+
 
 def micros(moment: datetime | int) -> int:
     """A datetime of fastavro, or what already is microseconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,32 @@ def test_requests_of_the_last_minute(ask: Asking, day: Day, tenant: str) -> None
     assert ask.number(Throughput.UID, Throughput.OUTPUT_NOW) == pytest.approx(
         sum(event["output_tokens"] for event in sent) / 60
     )
+
+
+def test_what_is_taken_of_each_limit_in_its_window(ask: Asking, day: Day, tenant: str) -> None:
+    """Every limit in force at the end, by the events as sent: usage of its window, or the last minute."""
+    limits = day.limits(tenant)
+    assert {"input_tokens", "gpu_quota", "power_cap"} <= {name for name, *_ in limits}
+    expected: dict[tuple[Any, ...], Any] = {}
+    for (name, window_s, product, model, tier), allowed in limits.items():
+        of = (name, product, model, tier, allowed)
+        last = day.end - MINUTE_US
+        if name in day.COUNTED:
+            expected[of] = pytest.approx(day.used(tenant, name, window_s, (product, model, tier)))
+        elif name == "gpu_quota":
+            expected[of] = sum(day.gpus_of(tenant, last))
+        else:
+            joules = day.energy_j(range(last, day.end, MINUTE_US), day.nodes_of(tenant, last))
+            expected[of] = pytest.approx(joules / 60, rel=0.002)
+    rows = ask.rows(Usage.UID, Usage.HEADROOM)
+    keys = ("limit_name", "product", "model", "tier", "allowed")
+    assert {tuple(row[key] for key in keys): row["used"] for row in rows} == expected
+    assert len(rows) == len(limits)
+    shares = [row["used_share"] for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    counted = {row["used_share"] for row in rows if row["limit_name"] in day.COUNTED}
+    assert ask.number(Usage.UID, Usage.NEAREST_CAP) == pytest.approx(max(counted))
+    assert {row["Used"] for row in ask.rows(Usage.UID, Usage.HEADROOM_BARS)} == counted
 
 
 def test_the_raised_limit_is_listed_and_drawn(story: Story) -> None:

@@ -18,7 +18,6 @@ _SHORT_S: Final = 18000
 """Windows up to 5 hours are counted in minutes, longer ones in hours with minutes at both ends. [s]"""
 _RATE_S: Final = 600
 """The rate "now" is that of the last ten minutes. [s]"""
-_DIMENSIONS: Final = "site, ts, product, model, tier, requests, input_tokens, output_tokens"
 _LONG_FROM: Final = f"(edge - {_WEEK_S})"
 
 IN_FORCE: Final = f"""(
@@ -35,38 +34,85 @@ IN_FORCE: Final = f"""(
 )"""
 """site, limit_name, window_s, product, model, tier, limit_value, since."""
 
-_USAGE: Final = f"""(
-    SELECT {_DIMENSIONS}, ts >= edge - {_SHORT_S} AS short,
-        ts < toStartOfHour({_LONG_FROM}) + 3600 OR ts >= toStartOfHour(edge) AS long
-    FROM gpufleet.usage_1m FINAL
-    WHERE (ts >= edge - {_SHORT_S} OR ts < toStartOfHour({_LONG_FROM}) + 3600)
-        AND ts >= {_LONG_FROM} AND ts < edge AND tenant != ''
-    UNION ALL
-    SELECT {_DIMENSIONS}, false AS short, true AS long
-    FROM gpufleet.usage_1h FINAL
-    WHERE ts >= toStartOfHour({_LONG_FROM}) + 3600 AND ts < toStartOfHour(edge) AND tenant != ''
-)"""
+_COUNTED: Final = "l.limit_name IN ('requests', 'messages', 'input_tokens', 'output_tokens')"
+"""Limits of usage; the others are levels."""
 
-_AMOUNT: Final = (
-    "multiIf(l.limit_name IN ('requests', 'messages'), u.requests, "
-    "l.limit_name = 'input_tokens', u.input_tokens, u.output_tokens)"
-)
+_TAKEN: Final = f"""(
+    -- Per dimensions, not per limit: a customer has a few of them and many rows. Each row is (its age at the edge,
+    -- requests, input tokens, output tokens).
+    WITH {MINUTE} AS edge
+    SELECT site, product, model, tier, groupArrayIf(counted, short) AS fine, groupArrayIf(counted, long) AS coarse
+    FROM
+    (
+        SELECT site, product, model, tier, ts >= edge - {_SHORT_S} AS short,
+            ts < toStartOfHour({_LONG_FROM}) + 3600 OR ts >= toStartOfHour(edge) AS long,
+            (toUInt32(edge) - toUInt32(ts), requests, input_tokens, output_tokens) AS counted
+        FROM gpufleet.usage_1m FINAL
+        WHERE (ts >= edge - {_SHORT_S} OR ts < toStartOfHour({_LONG_FROM}) + 3600)
+            AND ts >= {_LONG_FROM} AND ts < edge AND tenant != ''
+        UNION ALL
+        SELECT site, product, model, tier, false AS short, true AS long,
+            (toUInt32(edge) - toUInt32(ts), requests, input_tokens, output_tokens) AS counted
+        FROM gpufleet.usage_1h FINAL
+        WHERE ts >= toStartOfHour({_LONG_FROM}) + 3600 AND ts < toStartOfHour(edge) AND tenant != ''
+    )
+    GROUP BY site, product, model, tier
+)"""
+_LEVELS: Final = f"""(
+    -- What is taken of a limit that is a level: the newest minute of each site.
+    SELECT site, argMax(m.leased, ts) AS gpus, argMax(m.watts, ts) AS power, count() AS minutes
+    FROM
+    (
+        SELECT site, ts, toFloat64(sum(h.gpus)) AS leased, sum(h.energy_j) / 60 AS watts
+        FROM gpufleet.health_1m AS h FINAL
+        WHERE ts > $__toTime - 900 AND ts <= $__toTime - 60 AND tenant != '' AND {only("site")}
+        GROUP BY site, ts
+    ) AS m
+    GROUP BY site
+)"""
+_MATCH: Final = """u.site = l.site AND (l.product = '' OR l.product = u.product)
+        AND (l.model = '' OR l.model = u.model) AND (l.tier = '' OR l.tier = u.tier)"""
+
+
+def _amount(window_s: str, rows: str) -> str:
+    """What the rows of at most that age add up to, of what the limit counts."""
+    kind = "multiIf(l.limit_name IN ('requests', 'messages'), x.2, l.limit_name = 'input_tokens', x.3, x.4)"
+    return f"arraySum(x -> if(x.1 <= {window_s}, {kind}, 0), {rows})"
+
+
+_USED: Final = _amount("l.window_s", f"if(l.window_s > {_SHORT_S}, u.coarse, u.fine)")
+_RATE: Final = _amount(str(_RATE_S), "u.fine")
+_LIMIT: Final = """l.site AS site, l.limit_name AS limit_name, l.window_s AS window_s,
+        l.product AS product, l.model AS model, l.tier AS tier,
+        any(l.limit_value) AS limit_, any(l.since) AS since"""
 
 HEADROOM: Final = f"""(
-    WITH {MINUTE} AS edge
-    SELECT l.site AS site, l.limit_name AS limit_name, l.window_s AS window_s,
-        l.product AS product, l.model AS model, l.tier AS tier,
-        any(l.limit_value) AS limit_, any(l.since) AS since,
-        toFloat64(sumIf({_AMOUNT}, if(l.window_s > {_SHORT_S}, u.long, u.short) AND u.ts >= edge - l.window_s)) AS used,
-        sumIf({_AMOUNT}, u.short AND u.ts >= edge - {_RATE_S}) / {_RATE_S} AS per_s
+    SELECT {_LIMIT},
+        toFloat64(sum({_USED})) AS used,
+        sum({_RATE}) / {_RATE_S} AS per_s
     FROM {IN_FORCE} AS l
-    CROSS JOIN {_USAGE} AS u
-    WHERE l.limit_name IN ('requests', 'messages', 'input_tokens', 'output_tokens')
-        AND u.site = l.site AND (l.product = '' OR l.product = u.product) AND (l.model = '' OR l.model = u.model)
-        AND (l.tier = '' OR l.tier = u.tier)
+    CROSS JOIN {_TAKEN} AS u
+    WHERE {_COUNTED} AND {_MATCH}
     GROUP BY site, limit_name, window_s, product, model, tier
 )"""
 """site, limit_name, window_s, product, model, tier, limit_, since, used, per_s: of limits of usage."""
+
+HEADROOM_AND_LEVELS: Final = f"""(
+    SELECT {_LIMIT},
+        multiIf(
+            {_COUNTED}, toFloat64(sumIf({_USED}, {_MATCH})),
+            any(h.minutes) = 0, NULL,
+            limit_name = 'gpu_quota', any(h.gpus),
+            limit_name = 'power_cap', any(h.power),
+            NULL) AS used,
+        if({_COUNTED}, sumIf({_RATE}, {_MATCH}) / {_RATE_S}, NULL) AS per_s
+    FROM {IN_FORCE} AS l
+    LEFT JOIN {_TAKEN} AS u ON u.site = l.site
+    LEFT JOIN {_LEVELS} AS h ON h.site = l.site
+    GROUP BY site, limit_name, window_s, product, model, tier
+    HAVING NOT ({_COUNTED}) OR countIf({_MATCH}) > 0
+)"""
+"""The same columns, of levels (GPUs, power) as well, which have no rate and no use where no minute is known."""
 
 TIME_TO_CAP: Final = """multiIf(
         used >= limit_, 0,

@@ -120,26 +120,9 @@ _HOURS: Final = "greatest(1, dateDiff('hour', toStartOfHour($__fromTime + 3599),
 
 def _headroom() -> Panel:
     sql = f"""SELECT limit_name, {_WINDOW} AS window, product, model, tier, limit_ AS allowed, used,
-    limit_ - used AS free, if(limit_ > 0, used / limit_, NULL) AS used_share, per_minute, to_cap, since
-FROM
-(
-    SELECT limit_name, window_s, product, model, tier, limit_, since, used, per_s * 60 AS per_minute,
-        {limits.TIME_TO_CAP} AS to_cap
-    FROM {limits.HEADROOM}
-    UNION ALL
-    SELECT limit_name, window_s, product, model, tier, limit_value, since,
-        multiIf(minutes = 0, NULL, limit_name = 'gpu_quota', gpus, limit_name = 'power_cap', power, NULL) AS used,
-        NULL AS per_minute, NULL AS to_cap
-    FROM {limits.IN_FORCE} AS l
-    CROSS JOIN
-    (
-        -- What is taken of a limit that is a level: the newest minute.
-        SELECT count() AS minutes, toFloat64(sum(gpus)) AS gpus, sum(energy_j) / 60 AS power
-        FROM gpufleet.health_1m FINAL
-        WHERE {recent("health_1m", where=_ALL)} AND {_ALL}
-    ) AS h
-    WHERE limit_name NOT IN ('requests', 'messages', 'input_tokens', 'output_tokens')
-)
+    limit_ - used AS free, if(limit_ > 0, used / limit_, NULL) AS used_share, per_s * 60 AS per_minute,
+    if(isNull(per_s), NULL, {limits.TIME_TO_CAP}) AS to_cap, since
+FROM {limits.HEADROOM_AND_LEVELS}
 ORDER BY used_share DESC NULLS LAST, limit_name, window, product"""
     return table(
         Usage.HEADROOM,
