@@ -25,7 +25,7 @@ from infra.embedded.store.errors import Refusal
 from infra.embedded.store.leftovers import Leftovers
 from infra.embedded.store.process import StoreProcess
 from infra.embedded.store.room import RESERVE
-from infra.embedded.store.writes import Writes
+from infra.embedded.store.writes import LOOK_S, Writes
 from tests.chaos.disk import Disk
 
 resource = pytest.importorskip("resource")
@@ -180,6 +180,11 @@ def test_only_what_was_broken_since_the_last_start_is_removed(tmp_path: Path) ->
     by_hand = part("all_4_4_0", 2000.0)
     assert leftovers.remove() == [lost.name]
     assert [folder.exists() for folder in (there, lost, old, by_hand)] == [True, False, True, True]
+
+
+def test_the_sources_of_a_merge_are_kept_until_a_lost_write_has_been_noticed(store: StoreProcess) -> None:
+    query = "SELECT toFloat64(value) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'"
+    assert ask(store, query)[0][0] >= 30 * LOOK_S
 
 
 def test_a_broken_part_of_any_size_keeps_no_store_from_starting(store: StoreProcess) -> None:

@@ -30,6 +30,10 @@ COMPRESSION = Path(infra.clickhouse.__file__).parent / "compression.xml"
 OPEN_VIEW = "*"
 """In the policies: a view that tenants may read, filtered by the tables beneath it."""
 
+MERGED_PARTS_S = 60
+"""For how long the sources of a merge are kept. chDB's own default is 0, and neither would a merge whose write was lost
+be noticed before they are gone (writes.py), nor is a merge synced to the disk."""
+
 GUARD = "guard"
 """The settings profile that takes away the right to change what row filters go by; it sets nothing itself."""
 
@@ -192,7 +196,10 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
 <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
 <background_schedule_pool_size>4</background_schedule_pool_size>
 <background_common_pool_size>2</background_common_pool_size>
-<merge_tree><max_suspicious_broken_parts_bytes>{1 << 60}</max_suspicious_broken_parts_bytes></merge_tree>
+<merge_tree>
+<old_parts_lifetime>{MERGED_PARTS_S}</old_parts_lifetime>
+<max_suspicious_broken_parts_bytes>{1 << 60}</max_suspicious_broken_parts_bytes>
+</merge_tree>
 </clickhouse>
 """,
         encoding="utf-8",
