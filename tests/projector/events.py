@@ -7,7 +7,7 @@ import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fastavro
@@ -16,8 +16,9 @@ from schemas import catalogue
 from schemas.container import ContainerWriter
 
 US = 1_000_000
-DAY = datetime(2026, 11, 17, tzinfo=UTC)
-T0 = int(datetime(2026, 11, 17, 10, 0, tzinfo=UTC).timestamp())
+DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=3)
+"""Within retention.raw_days, for the store drops older events; before what a first projector looks at by itself."""
+T0 = int(DAY.timestamp()) + 10 * 3600
 """A whole minute and hour, seconds since 1970."""
 RUN = T0 * US - 5 * US
 
