@@ -7,9 +7,9 @@ import time
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from consumers.audit import freshness, offsets, sequences, tenants, windows
+from consumers.audit import freshness, hours, offsets, sequences, tenants, windows
 from consumers.audit.offsets import Committed
-from consumers.audit.report import AuditReport, Expected
+from consumers.audit.report import AuditReport, Expected, Kind
 from consumers.audit.scope import Scope
 from consumers.audit.spools import Spooled
 from consumers.projector.store import Store, scalar
@@ -31,7 +31,8 @@ def audit(
     """Check what is stored.
 
     ``expected``: what producers' runs gave out. ``since``, ``node``: look at events from that time on, at one
-    producer. ``committed``: the consumer group's offsets. ``compare_windows``: which minutes to compute again.
+    producer. ``committed``: the consumer group's offsets. ``compare_windows``: which minutes and hours to
+    compute again.
     ``in_flight_s``: the tail of a run that stored something this recently is not held against it.
     ``spooled``: what waits in spools that can be looked at from here.
     """
@@ -44,10 +45,17 @@ def audit(
         report.add(offsets.check(store, scope, committed))
     report.add(tenants.check(store, scope))
 
-    def count(_minute: int) -> None:
+    def minute_checked(_minute: int) -> None:
         report.windows_checked += 1
 
-    report.add(windows.check(store, scope, compare_windows, pick or random.Random(), count))  # noqa: S311
+    def hour_checked(_hour: int) -> None:
+        report.hours_checked += 1
+
+    chance = pick or random.Random()  # noqa: S311
+    minutes = list(windows.check(store, scope, compare_windows, chance, minute_checked))
+    report.add(minutes)
+    wrong = [finding for finding in minutes if finding.kind is Kind.WINDOW]
+    report.add(hours.check(store, scope, compare_windows, chance, hour_checked, wrong))
     _samples(store, scope, report)
     freshness.measure(store, scope, report)
     report.seconds = time.monotonic() - started

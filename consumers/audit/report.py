@@ -114,6 +114,9 @@ class AuditReport:
     ticks_late: int = 0
     """Those of live runs that came later (an outage, a spool); a back-fill counts in neither."""
     windows_checked: int = 0
+    """Minutes whose windows were computed again."""
+    hours_checked: int = 0
+    """Hours whose windows were computed again."""
     findings: list[Finding] = field(default_factory=list)
     unlisted: int = 0
     """Findings beyond those listed."""
@@ -150,6 +153,7 @@ class AuditReport:
             "ticks_live": self.ticks_live,
             "ticks_late": self.ticks_late,
             "windows_checked": self.windows_checked,
+            "hours_checked": self.hours_checked,
             "findings": [f.to_dict() for f in listed],
             "findings_unlisted": self.unlisted + len(self.findings) - len(listed),
             "seconds": round(self.seconds, 2),

@@ -61,8 +61,9 @@ def check(
         runs = Runs(kind, _stored(store, kind, scope), answers.get(kind.topic, {}), newest)
         report.stored[kind.topic] = sum(run.distinct for run in runs.stored.values())
         report.duplicated += sum(run.rows - run.distinct for run in runs.stored.values())
-        if runs.expected:
-            report.produced[kind.topic] = sum(runs.expected.values())
+        of_these = [given for (producer, _), given in runs.expected.items() if whole.concerns(producer)]
+        if of_these:
+            report.produced[kind.topic] = sum(of_these)
         report.add(_doubles(store, scope, runs))
         if kind.dense:
             for finding in _missing(store, scope, runs, spooled):

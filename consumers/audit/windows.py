@@ -1,4 +1,4 @@
-"""Windows computed once more from their events and compared, column by column, with what is stored."""
+"""Minutes computed once more from their events and compared, column by column, with what is stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+from consumers.audit.differences import differences
 from consumers.audit.report import Finding, Kind
 from consumers.audit.scope import Scope
 from consumers.projector import (
@@ -37,7 +38,6 @@ from consumers.projector.windows import (
     USAGE_1M,
     USAGE_SUMS,
     Range,
-    Table,
     instant64,
 )
 from consumers.projector.windows import scope as rows_of
@@ -49,8 +49,6 @@ MANY_NODES = 2000
 ENERGY_LOOKBACK_S = 86_400
 BEHIND_S = 600
 """A projector that has left ledger rows alone for this long is not following."""
-_TOLERANCE = 1e-9
-"""Relative: sums of floats depend on the order of adding in their last bits."""
 _OF_JOBS = (
     "gpus",
     "gpus_reporting",
@@ -94,7 +92,7 @@ def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Fi
     nodes = [node] if node is not None else None
     fresh = gpu_windows.gpu_1m_sql(window, _base_from(store, window), nodes)
     only = "" if node is None else f" AND node_id = '{node}'"
-    yield from _differences(store, GPU_1M, window, fresh, (*NAMES, "energy_j", "energy_last_j"), only)
+    yield from differences(store, GPU_1M, window, fresh, (*NAMES, "energy_j", "energy_last_j"), only)
     if node is None:
         for table, select in (
             (RACK_10S, rack_10s_sql(window)),
@@ -102,9 +100,9 @@ def compare(store: Store, window: Range, node: str | None = None) -> Iterator[Fi
             (RACK_1M, rack_1m_sql(window)),
         ):
             extra = ("energy_j", "energy_gpus") if table is RACK_1M else ()
-            yield from _differences(store, table, window, select, ("nodes", "gpus", *NAMES, *extra))
+            yield from differences(store, table, window, select, ("nodes", "gpus", *NAMES, *extra))
         usage = usage_windows.usage_sql(USAGE_1M, window)
-        yield from _differences(store, USAGE_1M, window, usage, ("windows", *USAGE_SUMS))
+        yield from differences(store, USAGE_1M, window, usage, ("windows", *USAGE_SUMS))
         yield from _conditions(store, window)
 
 
@@ -118,12 +116,12 @@ def _conditions(store: Store, window: Range) -> Iterator[Finding]:
         return
     holding = spells.load(store, window)
     health = health_windows.health_1m_sql(window, holding)
-    yield from _differences(store, HEALTH_1M, window, health, (*HEALTH_COUNTS, *HEALTH_SUMS))
+    yield from differences(store, HEALTH_1M, window, health, (*HEALTH_COUNTS, *HEALTH_SUMS))
     sick = sick_windows.sick_1m_sql(window, holding, sick_windows.look(store, window))
-    yield from _differences(store, SICK_1M, window, sick, ("in_service",))
-    yield from _differences(store, JOB_1M, window, job_windows.job_1m_sql(window), _OF_JOBS)
+    yield from differences(store, SICK_1M, window, sick, ("in_service",))
+    yield from differences(store, JOB_1M, window, job_windows.job_1m_sql(window), _OF_JOBS)
     facility = facility_windows.facility_1m_sql(window)
-    yield from _differences(store, FACILITY_1M, window, facility, _OF_FACILITY)
+    yield from differences(store, FACILITY_1M, window, facility, _OF_FACILITY)
 
 
 def _parts(store: Store, minutes: Sequence[int]) -> Iterator[Range]:
@@ -196,39 +194,3 @@ WHERE minute NOT IN
 ORDER BY minute""",
     )
     return [int(row[0]) for row in found]
-
-
-def _differences(
-    store: Store, table: Table, window: Range, select: str, columns: Sequence[str], narrowing: str = ""
-) -> Iterator[Finding]:
-    key = ", ".join(table.key)
-    values = ", ".join(f"toFloat64({name}) AS {name}" for name in columns)
-    differ = ", ".join(f"if({_differs(name)}, '{name}', '')" for name in columns)
-    found = rows(
-        store,
-        f"""SELECT toString(({key})), toUnixTimestamp(ts), countIf(fresh) AS computed, countIf(NOT fresh) AS stored,
-    arrayFilter(name -> name != '', [{differ}]) AS different
-FROM
-(
-    SELECT {key}, {values}, true AS fresh FROM ({select})
-    UNION ALL
-    SELECT {key}, {values}, false AS fresh FROM gpufleet.{table.name} FINAL WHERE {rows_of(window, narrowing)}
-)
-GROUP BY {key}
-HAVING computed != stored OR notEmpty(different)
-ORDER BY {key}
-LIMIT 100""",
-    )
-    for where, start, computed, stored, different in found:
-        if computed and stored:
-            what = f"{', '.join(different)} not as the events say"
-        else:
-            what = "not there, though events are" if computed else "there, though no event is"
-        first = int(start) // MINUTE_S * MINUTE_S
-        last = first + max(MINUTE_S, table.window_s)
-        yield Finding(Kind.WINDOW, table.name, f"window {where}: {what}", count=1, first=first, last=last)
-
-
-def _differs(name: str) -> str:
-    one, other = f"sumIf(ifNull({name}, -1), fresh)", f"sumIf(ifNull({name}, -1), NOT fresh)"
-    return f"abs({one} - {other}) > {_TOLERANCE} * greatest(1, abs({one}), abs({other}))"

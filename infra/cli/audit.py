@@ -15,11 +15,16 @@ from infra.cli.common import UsageError, json_option, print_json, settings_optio
 from infra.config import Settings
 
 if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
     from consumers.audit import AuditReport, Expected
+    from consumers.audit.report import Finding
     from consumers.audit.spools import Spooled
 
 FOUND_WRONG = 1
 _SHOWN = 50
+_SHOWN_HARMLESS = 3
+"""Of one kind and topic."""
 _SPAN = re.compile(r"(\d+)\s*(s|m|h|d)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -43,7 +48,7 @@ Examples:
 @click.option(
     "--windows",
     type=click.Choice(["none", "sample", "all"]),
-    help="Which minutes to compute again. [default: all with --since, else a sample]",
+    help="Which minutes and hours to compute again. [default: all with --since, else a sample]",
 )
 @click.option("--no-kafka", is_flag=True, help="Leave the consumer group's committed offsets out.")
 @click.option(
@@ -78,6 +83,8 @@ def command(
     client = connect_store(settings, admin=True)
     kept = dict.fromkeys((settings.agent.state_dir, settings.simulate.state_dir))
     folders = journals or tuple(folder for folder in kept if folder.is_dir())
+    if node is not None:
+        _known(client, node, folders)
     report = audit(
         client,
         list(expected(folders)),
@@ -105,6 +112,19 @@ def command(
         raise SystemExit(FOUND_WRONG)
 
 
+def _known(client: Client, node: str, folders: tuple[Path, ...]) -> None:
+    """UsageError for a producer that never gave out nor stored anything: a typing mistake would look exact."""
+    from consumers.audit.scope import quoted
+    from schemas.catalogue import KINDS
+
+    only = f"WHERE producer_id = {quoted(node)} LIMIT 1"
+    tables = " UNION ALL ".join(f"(SELECT 1 FROM gpufleet.{kind.table} {only})" for kind in KINDS.values())
+    if not client.query(tables).result_rows and all(given.producer_id != node for given in expected(folders)):
+        raise UsageError(
+            f"no event and no journal names the producer {node!r}: expected a node's name, or another producer_id"
+        )
+
+
 def show(report: AuditReport) -> None:
     """The report for a person."""
     width = max((len(topic) for topic in report.stored), default=10)
@@ -113,10 +133,12 @@ def show(report: AuditReport) -> None:
         produced = f"{report.produced[topic]:,}" if topic in report.produced else "-"
         click.echo(f"{topic:{width}}  {produced:>14}  {stored:>14,}")
     wrong = [f for f in report.findings if not f.harmless]
-    for finding in [*wrong, *(f for f in report.findings if f.harmless)][:_SHOWN]:
-        click.echo(("! " if not finding.harmless else "  ") + str(finding))
-    if len(report.findings) > _SHOWN:
-        click.echo(f"  ... and {len(report.findings) - _SHOWN} more; --json lists them")
+    for finding in wrong[:_SHOWN]:
+        click.echo(f"! {finding}")
+    if len(wrong) > _SHOWN:
+        click.echo(f"! ... and {len(wrong) - _SHOWN} more; --json lists them")
+    for line in _harmless([f for f in report.findings if f.harmless]):
+        click.echo(f"  {line}")
     if report.freshness_p50_s is not None:
         click.echo(
             f"freshness p50 {report.freshness_p50_s:.2f} s, p99 {report.freshness_p99_s:.2f} s"
@@ -128,9 +150,22 @@ def show(report: AuditReport) -> None:
     click.echo(
         f"{verdict}: {report.lost:,} lost, {report.duplicated:,} doubled, {report.late:,} still in spools,"
         f" {report.thinned:,} thinned, {report.dead_letters:,} dead letters,"
-        f" {report.windows_checked} minutes of windows compared, {report.gpu_samples:,} GPU samples"
-        f" ({report.seconds:.1f} s)"
+        f" {report.windows_checked} minutes and {report.hours_checked} hours of windows compared,"
+        f" {report.gpu_samples:,} GPU samples ({report.seconds:.1f} s)"
     )
+
+
+def _harmless(findings: list[Finding]) -> Iterator[str]:
+    """Findings that are no fault, kind by kind: of a kind and topic with many, how many they are."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.kind.value, finding.topic), []).append(finding)
+    for (kind, topic), alike in kinds.items():
+        if len(alike) <= _SHOWN_HARMLESS:
+            yield from map(str, alike)
+        else:
+            events = sum(finding.count for finding in alike)
+            yield f"{kind}: {topic}: {events:,} events, {len(alike):,} times; --json lists them; for example {alike[0]}"
 
 
 def expected(folders: tuple[Path, ...]) -> Iterator[Expected]:
@@ -160,7 +195,7 @@ def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
     """The consumer group's committed offsets; None, with a word on stderr, when Kafka cannot be asked."""
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-    from infra.kafka.client import librdkafka
+    from infra.kafka.client import librdkafka, quiet_logger
     from schemas.catalogue import KINDS
 
     config = {
@@ -169,7 +204,7 @@ def committed(settings: Settings) -> dict[tuple[str, int], int] | None:
         "enable.auto.commit": False,
     }
     timeout = settings.kafka.timeout_s
-    consumer = Consumer(config)
+    consumer = Consumer(config, logger=quiet_logger())
     try:
         topics = consumer.list_topics(timeout=timeout).topics
         places = [TopicPartition(t, p) for t in KINDS if t in topics for p in topics[t].partitions]

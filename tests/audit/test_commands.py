@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from consumers.audit import AuditReport
+from consumers.audit import AuditReport, Kind
+from consumers.audit.report import Finding
 from consumers.audit.runs import record
 from infra.cli.audit import command as audit_command
-from infra.cli.audit import expected, since_when
+from infra.cli.audit import expected, show, since_when
 from infra.cli.common import UsageError
 from infra.cli.project import command as project_command
 from infra.cli.project import when
@@ -28,6 +30,10 @@ def invoke(store: StoreProcess, tmp_path: Path, command: object, *arguments: str
     settings += ["--set", "retention.raw_days=3650", "--set", "retention.minute_days=3650"]
     settings += ["--set", "retention.hour_days=3650", "--set", f"agent.state_dir={tmp_path}"]
     return CliRunner().invoke(command, [*arguments, *settings])  # type: ignore[arg-type]
+
+
+def iso(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M}"
 
 
 def test_audit_and_project_from_the_command_line(fresh_store: StoreProcess, tmp_path: Path) -> None:
@@ -57,6 +63,9 @@ def test_audit_and_project_from_the_command_line(fresh_store: StoreProcess, tmp_
     assert "NOT exact: 2 lost, 0 doubled" in readable.stdout
     assert f"producer n1 run {RUN}: seq 12..13 (2 events)" in readable.stdout
 
+    mistyped = invoke(fresh_store, tmp_path, audit_command, "--no-kafka", "--node", "n11")
+    assert (mistyped.exit_code, "'n11'" in mistyped.output) == (2, True)
+
     exact = invoke(fresh_store, tmp_path, audit_command, "--no-kafka", "--node", "n1", "--in-flight", "1e9")
     assert exact.exit_code == 0, exact.output
     assert "exact: 0 lost" in exact.stdout
@@ -68,9 +77,7 @@ def test_audit_and_project_from_the_command_line(fresh_store: StoreProcess, tmp_
     ]
     assert f"producer n1 run {RUN}: seq 12..13 (2 events)" in kept[0]["detail"]
 
-    asked = invoke(
-        fresh_store, tmp_path, project_command, "--from", "2026-11-17T10:00", "--to", "2026-11-17T10:01", "--json"
-    )
+    asked = invoke(fresh_store, tmp_path, project_command, "--from", iso(T0), "--to", iso(T0 + 60), "--json")
     assert asked.exit_code == 0, asked.output
     assert json.loads(asked.stdout)["windows"]["gpu_1m"] == 1
 
@@ -101,5 +108,18 @@ def test_times_that_cannot_be_read_are_refused() -> None:
         since_when("yesterday")
     with pytest.raises(UsageError, match="expected a time"):
         when("noon")
-    assert when("2026-11-17T10:00") == T0
-    assert when("2026-11-17T11:00+01:00") == T0
+    assert when(iso(T0)) == T0
+    assert when(f"{iso(T0 + 3600)}+01:00") == T0
+
+
+def test_many_findings_that_are_no_fault_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    report = AuditReport()
+    report.add(Finding(Kind.IN_FLIGHT, "node-telemetry", f"producer n{i}", f"n{i}", count=2) for i in range(20))
+    report.add([Finding(Kind.IN_FLIGHT, "leases", "producer cli", "cli", count=1)])
+    report.add([Finding(Kind.GAP, "inventory", "producer n7: seq 3", "n7", count=1)])
+    show(report)
+    said = capsys.readouterr().out.splitlines()
+    assert "! gap: inventory: producer n7: seq 3" in said
+    assert "  in_flight: leases: producer cli" in said
+    [line] = [line for line in said if "node-telemetry" in line]
+    assert line.startswith("  in_flight: node-telemetry: 40 events, 20 times;")
