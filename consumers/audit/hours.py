@@ -77,7 +77,7 @@ def check(
     if how == "sample" and there:
         newest = Range(there[-1], there[-1] + HOUR_S)
         few = SAMPLED_HOURS if _nodes(store, newest) <= MANY_NODES else 1
-        there = sorted({there[-1], *pick.sample(there, min(few, len(there)) - 1)})
+        there = [*sorted(pick.sample(there[:-1], min(few, len(there)) - 1)), there[-1]]
     for hour in there:
         on_hour(hour)
         found = list(compare(store, hour, scope.node))
