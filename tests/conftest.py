@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from infra.embedded.apache_kafka import ApacheKafka
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 
 pytest_plugins = ["tests.security.plugin"]
+
+# No test judges by a clock: on a busy machine an example may take as long as it takes.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 SHARED = {"e2e": "live", "grafana": "story", "preview": "story", "tenancy": "story"}
 """Folder of tests -> the fixture that its tests share, which takes a minute to set up."""
