@@ -75,8 +75,8 @@ class Consumer:
     """Reads the topics of a group's share into the event tables until ``stop``.
 
     Memory: at most ``memory_bytes`` of messages are held (plus one poll of ``poll_messages``), librdkafka
-    queues at most ``fetch_queue_bytes`` (plus one fetch), and each insert thread frames one batch, a copy of at most
-    ``flush_bytes`` and one message. Watermarks take about 500 bytes for each of at most 100,000 runs a partition.
+    queues at most ``fetch_queue_bytes`` (plus one fetch), and each insert thread frames its batch piece by piece, never
+    as a whole. Watermarks take about 500 bytes for each of at most 100,000 runs a partition.
     """
 
     def __init__(
