@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from infra.cli.common import GpufleetError, UnreachableError, UsageError, json_option, print_json, settings_options
+from infra.cli.dlq_flaws import flaws
 from infra.config import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def command() -> None:
 
     A letter is named by where its message stood: TOPIC/PARTITION/OFFSET. docs/quarantine.md is written for the night.
     """
+
+
+command.add_command(flaws)
 
 
 def which_options(command: F) -> F:
@@ -191,6 +195,7 @@ def replay(
     asked = _chosen(asked, letters, everything, "replay")
     repair = Repair(schema_id=as_schema, identity=identity_from_datum)
     with shelf(settings, change=True) as kept, trouble():
+        _all_there(kept, asked)
         store = EventStore(lambda: connect_store(settings, admin=True), settings.store.database)
         outcome = again(
             kept.pages(asked), judge(settings), store, kept, Sender(librdkafka(settings.kafka, "producer")),
@@ -242,6 +247,7 @@ def drop(
         asked = replace(asked, states=("dropped", "replayed"))
     count = 0
     with shelf(settings, change=True) as kept, trouble():
+        _all_there(kept, asked)
         for page in kept.keys(asked):
             count += len(page)
             if not dry_run:
@@ -251,67 +257,6 @@ def drop(
     else:
         verb = "opened again" if undo else "dropped"
         click.echo(f"{count:,} letter{'s' * (count != 1)} {'would be ' if dry_run else ''}{verb}")
-
-
-@command.command(
-    epilog="""\b
-Examples:
-  gpufleet dlq flaws
-  gpufleet dlq flaws --flaw ragged_gpu --since 1h --limit 5
-  gpufleet dlq flaws --producer h100-r0001-n03 --json"""
-)
-@click.option("--topic", metavar="NAME", help="Topic of the events.")
-@click.option("--producer", metavar="ID", help="Their producer.")
-@click.option("--flaw", metavar="NAME", help="One bit: ragged_gpu, tick_count ...")
-@click.option("--since", metavar="TIME", help="Event time from then on: 90s, 15m, 2h, 3d ago or ISO 8601 (UTC).")
-@click.option("--until", metavar="TIME", help="Event time before then.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Newest events shown.")
-@json_option
-@settings_options
-def flaws(
-    settings: Settings,
-    topic: str | None,
-    producer: str | None,
-    flaw: str | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
-    """Explain events that are stored but absurd, and so left out of every figure: what was expected, what was found."""
-    from consumers.letters import absurd
-    from infra.cli.audit import since_when
-    from infra.connections import connect_store
-    from schemas.catalogue import KINDS
-
-    if topic is not None and topic not in KINDS:
-        raise UsageError(f"--topic expects one of {', '.join(KINDS)}, found {topic!r}")
-    try:
-        bit = absurd.named(flaw) if flaw else None
-    except ValueError as error:
-        raise UsageError(f"--flaw {error}") from None
-    client = connect_store(settings)  # a tenant's usage is shown to nobody else, flawed or not
-    found, total = absurd.find(
-        client, topic=topic, producer=producer, flaw=bit, limit=limit, database=settings.store.database,
-        since=since_when(since) if since else None, until=since_when(until) if until else None,
-    )  # fmt: skip
-    client.close()
-    if as_json:
-        events = [
-            {**asdict(one), "points": [{**point._asdict(), "flaw": point.name} for point in one.points]}
-            for one in found
-        ]
-        print_json({"total": total, "events": events})
-        return
-    for one in found:
-        click.echo(
-            f"{one.topic} producer {one.producer_id} run {one.run_id} seq {one.seq} at {one.ts:%Y-%m-%d %H:%M:%S}"
-        )
-        for point in one.points:
-            click.echo(f"  {point}")
-    click.echo(
-        f"{total:,} flawed event{'s' * (total != 1)}" + (f", the newest {len(found)} shown" * (total > len(found)))
-    )
 
 
 @contextmanager
@@ -354,6 +299,18 @@ def _chosen(asked: Asked, letters: tuple[str, ...], everything: bool, verb: str)
     if asked.narrowed == everything:
         raise UsageError(f"say which letters to {verb}: some LETTERs, options such as --reason, or --everything alone")
     return asked
+
+
+def _all_there(kept: Shelf, asked: Asked) -> None:
+    """GpufleetError when a letter that is named was never kept; one that was dealt with already is none to worry of."""
+    from consumers.letters.letter import Asked
+    from consumers.letters.shelf import STATES
+
+    if asked.refs:
+        found = {one.ref for one in kept.letters(Asked(refs=asked.refs, states=STATES))}
+        missing = [str(ref) for ref in asked.refs if replace(ref, run=None) not in found]
+        if missing:
+            raise GpufleetError(f"no letter {', '.join(missing)}; `gpufleet dlq list --all` names some")
 
 
 def _ref(text: str) -> Any:

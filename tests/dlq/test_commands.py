@@ -128,6 +128,10 @@ def test_show_finds_the_schema_that_fits(desk: Desk) -> None:
 def test_mistakes_are_told_in_one_line(desk: Desk) -> None:
     assert "TOPIC/PARTITION/OFFSET" in desk.run("show", "nonsense", code=2)
     assert "no letter node-telemetry/0/424242" in desk.run("show", "node-telemetry/0/424242", code=1)
+    there, gone = example(desk, "decode"), "node-telemetry/0/424242"
+    for verb in (["replay"], ["drop", "--why", "x"], ["drop", "--undo", "--why", "x"]):
+        assert f"no letter {gone};" in desk.run(*verb, there, gone, code=1), "and nothing is done to the other"
+    assert desk.json("show", there)["state"] == "open"
     assert "--reason expects one of" in desk.run("list", "--reason", "bad_luck", code=2)
     assert "--topic expects one of" in desk.run("list", "--topic", "telemetry", code=2)
     assert "--by expects some of" in desk.run("list", "--by", "colour", code=2)
