@@ -1,7 +1,7 @@
 """``make chaos``: worlds side by side, schedule after schedule, until time or schedules are used up.
 
-Shows progress, ends with a table for docs/reliability.md, exit code 1 when a schedule failed. One failed schedule
-costs its world; a new one goes on with the next seed.
+Shows progress, ends (with Ctrl-C, too) with a table for docs/reliability.md, exit code 1 when a schedule failed. One
+failed schedule costs its world; a new one goes on with the next seed.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def run(seed: int, schedules: int, seconds: float, worlds: int, log: Path) -> tu
             if time.monotonic() - shown > TOLD_S:
                 shown = time.monotonic()
                 print(results.progress(shown - began), flush=True)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
     finally:
         for worker in workers.values():
             worker.process.terminate()
