@@ -19,6 +19,7 @@ from consumers.projector.store import Store, rows
 from consumers.projector.windows import (
     DAY_S,
     FACILITY_1H,
+    FACILITY_READINGS,
     FLEET_1H,
     GPU_1H,
     HEALTH_1H,
@@ -38,20 +39,6 @@ from consumers.projector.windows import scope as rows_of
 
 SAMPLED_HOURS = 2
 """The newest and another one. Of a large fleet (``MANY_NODES``) only the newest."""
-_FACILITY = (
-    "readings",
-    "minutes",
-    "power_w_avg",
-    "power_w_max",
-    "power_cap_w",
-    "supply_temp_c_max",
-    "return_temp_c_max",
-    "flow_lpm_min",
-    "flow_lpm_avg",
-    "pressure_kpa_min",
-    "leak",
-    "energy_j",
-)
 _SUMMED = ("rack_1m", "health_1m", "facility_1m", "usage_1m")
 """What tells that there is something to sum; ``gpu_1m`` has no minute that ``rack_1m`` has not."""
 _MINUTES = "minutes"
@@ -124,7 +111,10 @@ def compare(store: Store, hour: int, node: str | None = None) -> Iterator[Findin
     yield from differences(store, HEALTH_1H, window, of_health, (*HEALTH_COUNTS, *HEALTH_SUMS), origin=_MINUTES)
     spells = ("minutes", "first_minute", "last_minute")
     yield from differences(store, SICK_1H, window, hours.sick_1h_sql(window), spells, origin=_MINUTES)
-    yield from differences(store, FACILITY_1H, window, hours.facility_1h_sql(window), _FACILITY, origin=_MINUTES)
+    of_facility = hours.facility_1h_sql(window)
+    yield from differences(
+        store, FACILITY_1H, window, of_facility, ("readings", "minutes", *FACILITY_READINGS), origin=_MINUTES
+    )
     yield from _of_usage(store, USAGE_1H, window)
 
 

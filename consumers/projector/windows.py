@@ -172,7 +172,7 @@ JOB_1M = Table(
         "straggler",
     ),
 )
-_READINGS = (
+FACILITY_READINGS = (
     "power_w_avg",
     "power_w_max",
     "power_cap_w",
@@ -186,8 +186,8 @@ _READINGS = (
 )
 _ASSET = ("site", "ts", "asset_id")
 _OF_ASSET = ("asset_kind", "parent_id", "rack", "state", "readings")
-FACILITY_1M = Table("facility_1m", MINUTE_S, _ASSET, (*_ASSET, *_OF_ASSET, *_READINGS))
-FACILITY_1H = Table("facility_1h", HOUR_S, _ASSET, (*_ASSET, *_OF_ASSET, "minutes", *_READINGS))
+FACILITY_1M = Table("facility_1m", MINUTE_S, _ASSET, (*_ASSET, *_OF_ASSET, *FACILITY_READINGS))
+FACILITY_1H = Table("facility_1h", HOUR_S, _ASSET, (*_ASSET, *_OF_ASSET, "minutes", *FACILITY_READINGS))
 
 
 def instant(seconds: int) -> str:
