@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.plan import SPECIAL, WEIGHTS, Plan
@@ -73,6 +74,16 @@ class Results:
             self.recovery.setdefault(what, []).append(seconds)
         for phase, seconds in told["seconds"].items():
             self.seconds[phase] += seconds
+
+    def read(self, record: Path | None) -> float:
+        """Count the schedules of earlier runs; the seconds that they took."""
+        wall_s = 0.0
+        if record is not None and record.exists():
+            for line in record.read_text().splitlines():
+                told = json.loads(line)
+                self.add(told)
+                wall_s = max(wall_s, float(told["wall_s"]))
+        return wall_s
 
     def progress(self, elapsed_s: float) -> str:
         """One line for a person who waits."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.embedded.store.process import StoreProcess
-from tests.chaos import check, expected
+from tests.chaos import check, expected, results
+from tests.chaos.__main__ import next_of
 from tests.chaos.log import Log, Logged, decoded, identity
 from tests.chaos.plan import plan
 from tests.chaos.proxy import Proxy, http_insert
+from tests.chaos.results import Results
+from tests.chaos.schedule import NotExactError, Outcome
 from tests.consumers.fleet import Node, Sent
 from tests.consumers.running import client
 from tests.projector import model
@@ -126,6 +131,19 @@ def test_a_plan_follows_from_its_seed() -> None:
     assert plan(7) == plan(7)
     assert plan(7) != plan(8)
     assert plan(7, "topic recreated").special == "topic recreated"
+
+
+def test_a_long_run_goes_on_where_its_record_ends(tmp_path: Path) -> None:
+    record = tmp_path / "chaos.jsonl"
+    assert (next_of(record), Results().read(record)) == (1, 0.0)
+    first = json.loads(results.line(Outcome(plan(7), events=30, recovery=[("store", 2.0)])))
+    second = json.loads(results.failure(plan(8), NotExactError("a row is gone")))
+    record.write_text("".join(json.dumps(one | {"wall_s": 60.0 * at}) + "\n" for at, one in enumerate([first, second])))
+    assert next_of(record) == 9
+    sums = Results()
+    assert sums.read(record) == 60.0
+    assert (sums.passed, sums.events, len(sums.failed)) == (1, 30, 1)
+    assert "| schedules failed | 1 |" in sums.table(60.0, "")
 
 
 def test_an_answer_that_the_proxy_drops_belongs_to_an_insert_that_was_done(migrated_store: StoreProcess) -> None:
