@@ -81,9 +81,8 @@ class Draining:
                 return IDLE_S
             if not self._storage.waiting and not self._flights.bytes[True]:
                 self._away_since = float("inf")
-                if self.active:
-                    self.active = False
-                    self._storage.notices.drained()
+                self.active = False
+                self._storage.notices.drained()  # said once, also when the link was away as the last was acknowledged
                 return IDLE_S
             if not self.active:
                 # A backlog of a moment's congestion needs no spreading; one of an outage does, with its length.

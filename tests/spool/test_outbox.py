@@ -155,6 +155,20 @@ def test_a_backlog_is_announced_by_range_and_its_end_is_told(tmp_path: Path) -> 
     second.close()
 
 
+def test_a_backlog_whose_last_acknowledgements_come_late_is_told_to_be_over_all_the_same(tmp_path: Path) -> None:
+    """The link counts as down when they come, and nothing is left to be sent afterwards."""
+    first = Bench(tmp_path)
+    first.minutes(1)
+    first.close()
+    second = Bench(tmp_path, link_timeout_s=0.1)
+    until(lambda: len(second.publisher.taken) == 12)
+    until(lambda: not second.spool.health().link_up)
+    second.tidy()
+    second.publisher.acknowledge()
+    until(lambda: [notice.event for notice, _ in second.spool.notices()][-1:] == [DRAINED])
+    second.close()
+
+
 def test_a_paced_backlog_keeps_to_its_rate(tmp_path: Path) -> None:
     first = Bench(tmp_path)
     first.minutes(20)
