@@ -261,9 +261,11 @@ def _drain(stack: Stack, client: Client, journal: Journal, view: View) -> None:
 def _audit(stack: Stack, client: Client, run_id: int, view: View, outcome: Outcome) -> None:
     """Bring the windows up to date, then the audit of everything this folder's producers ever gave out."""
     stack.stop_child("projector")
-    # The consumer has stopped: no insert that still resolved an old tenant can land any more.
-    settings = replace(projector_settings(stack.settings, owner=PROJECTOR), late_inserts_s=0.0)
-    projector = Projector(stack.client, settings)
+    # The consumer has stopped: nothing more comes that would be worth waiting for, and no insert that still resolved
+    # an old tenant can land any more.
+    given = projector_settings(stack.settings, owner=PROJECTOR)
+    at_once = replace(given, late_inserts_s=0.0, pace=replace(given.pace, quiet_s=0.0, patience_s=0.0))
+    projector = Projector(stack.client, at_once)
     try:
         if not projector.catch_up(timeout_s=CATCH_UP_S):
             view.say("the windows are not all up to date yet; the next start goes on with them")
