@@ -25,6 +25,7 @@ log = logging.getLogger("gpufleet.consume")
 
 BUSY_ROUNDS = 3
 """While the store is busy there are so many times fewer rounds; each costs it some 20 ms of CPU."""
+RESTARTED = "store restarted"
 
 
 class Progress:
@@ -47,6 +48,8 @@ class Progress:
         self._next_round = 0.0
         self._hasty = False
         """Whether the next round shall come at once."""
+        self._rewind_next = ""
+        """Why everything is to be read again from the next turn on. Until then nothing is committed."""
         self._in_round: list[tuple[CommitHorizon, int]] = []
         """Up to which offset the round that runs writes the ledger."""
         self.bookkeeper = bookkeeper
@@ -58,6 +61,8 @@ class Progress:
     def turn(self, *, store_waiting: bool, store_busy: bool = False) -> None:
         """Close a round that ended, begin the next when it is time and the store is not being waited for."""
         now = self._clock.monotonic()
+        if self._rewind_next:
+            self.rewind(self._rewind_next)
         report = self.bookkeeper.ended()
         if report is not None:
             self._next_round = now + self._round_s * (BUSY_ROUNDS if store_busy else 1)
@@ -72,20 +77,28 @@ class Progress:
 
     def finish(self, timeout_s: float) -> None:
         """A last round and a commit that waits: before partitions are given back."""
+        if self._rewind_next:
+            return
         deadline = self._clock.monotonic() + timeout_s
         report = self.bookkeeper.ended(timeout_s)
         if self.bookkeeper.busy:
             log.warning("the store did not take the ledger in %.0f s: nothing more is committed", timeout_s)
             return
-        if report is not None:
-            self._close(report, wait=True)
+        if report is not None and not self._close(report, wait=True):
+            return
         self._begin(self._clock.monotonic())
         report = self.bookkeeper.ended(max(0.1, deadline - self._clock.monotonic()))
         if report is not None:
             self._close(report, wait=True)
 
+    def rewind_next(self, why: str) -> None:
+        """Rewind at the next turn: while partitions are given back, Kafka's client must not be told to seek, since the
+        messages that it hands over next are from before."""
+        self._rewind_next = why
+
     def rewind(self, why: str) -> None:
         """Read every partition again from the committed offset, through the filter."""
+        self._rewind_next = ""
         for partition in self._partitions.values():
             offset = partition.horizon.rewind()
             partition.intake.rewind(offset)
@@ -113,24 +126,27 @@ class Progress:
                 self._metrics.commits.inc()
                 self._guard.confirm()
 
-    def _close(self, report: Report, *, wait: bool = False) -> None:
+    def _close(self, report: Report, *, wait: bool = False) -> bool:
+        """End a round; False when everything has to be read again."""
         if report.error is not None:
             if isinstance(report.error, StoreCredentialsError) and not self.bookkeeper.known:
                 raise report.error
             delay = self._store.failed(report.error, LEDGER)
             log.warning("ledger not written, again in %.1f s: %s", delay, report.error)
-            return
+            return True
         self._store.answered(LEDGER)
         if report.restarted:
-            if wait:
-                return  # nothing is committed; whoever gets the partitions reads again through the filter
             log.warning("the store was restarted: reading again from the committed offsets")
-            self.rewind("store restarted")
-            return
+            if wait:
+                self.rewind_next(RESTARTED)  # for the partitions that stay; whoever gets the others does the same
+            else:
+                self.rewind(RESTARTED)
+            return False
         now = self._clock.monotonic()
         for horizon, offset in self._in_round:
             horizon.recorded(offset, now)
         self._commit([(key, offset) for key, offset in report.offsets.items() if key in self._partitions], wait=wait)
+        return True
 
     def _begin(self, now: float) -> None:
         self._in_round = [(one.horizon, one.horizon.stored_next) for one in self._partitions.values()]

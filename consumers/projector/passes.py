@@ -91,9 +91,12 @@ class Passes:
 
     def _energy(self, later: Mapping[int, set[str]]) -> None:
         for minute, nodes in sorted(later.items()):
-            if minute in self._work.minutes:
+            touched = self._work.minutes.get(minute)
+            if touched is not None and touched.nodes is None:
                 continue  # not computed since it was touched: it will find the new base itself
-            scope = narrowed(nodes)
+            scope = narrowed(nodes if touched is None or touched.nodes is None else nodes - touched.nodes)
+            if scope is not None and not scope:
+                continue
             self._recomputer.energy_again(minute, scope)
             self._recomputer.rack_minutes(Range(minute, minute + MINUTE_S))
             self._touch_hour(minute, scope, self._work.newest)
