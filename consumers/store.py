@@ -83,6 +83,21 @@ class Boot:
     latest_us: int
 
 
+# A server gives its system tables new ids at every start; the embedded store names its starts in a macro.
+BOOT_SQL = (
+    "SELECT hostName(), toUnixTimestamp64Micro(now64(6)), uptime(),"
+    " (SELECT any(uuid) FROM system.tables WHERE database = 'system' AND name = 'one'),"
+    " (SELECT any(substitution) FROM system.macros WHERE macro = 'gpufleet_boot')"
+)
+
+
+def booted(row: Sequence[Any]) -> Boot:
+    """The answer to ``BOOT_SQL``."""
+    host, now, uptime, uuid, macro = row
+    identifier = "" if uuid is None or str(uuid) == _NO_UUID else str(uuid)
+    return Boot(host, identifier + (macro or ""), now - (uptime + 1) * 1_000_000, now - uptime * 1_000_000)
+
+
 class EventStore:
     """The event tables of one database. Thread-safe (the client has no session); connects on first use.
 
@@ -154,15 +169,7 @@ class EventStore:
 
     def boot(self) -> Boot:
         """Which start of the server answers now."""
-        # A server gives its system tables new ids at every start; the embedded store names its starts in a macro.
-        text = (
-            "SELECT hostName(), toUnixTimestamp64Micro(now64(6)), uptime(),"
-            " (SELECT any(uuid) FROM system.tables WHERE database = 'system' AND name = 'one'),"
-            " (SELECT any(substitution) FROM system.macros WHERE macro = 'gpufleet_boot')"
-        )
-        host, now, uptime, uuid, macro = self._rows(text, "the store")[0]
-        identifier = "" if uuid is None or str(uuid) == _NO_UUID else str(uuid)
-        return Boot(host, identifier + (macro or ""), now - (uptime + 1) * 1_000_000, now - uptime * 1_000_000)
+        return booted(self._rows(BOOT_SQL, "the store")[0])
 
     def ledger_count(self, consumer: str, times: Sequence[int]) -> int:
         """How many ledger rows of this consumer bear one of these times."""

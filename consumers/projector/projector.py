@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from consumers.attribution import rewrite
 from consumers.attribution.changes import Touched
+from consumers.boot import BootWatch
 from consumers.failpoints import failpoint
 from consumers.projector import ledger
 from consumers.projector.conditions import Conditions
@@ -22,9 +23,10 @@ from consumers.projector.lock import OwnershipLostError, StoreLock
 from consumers.projector.passes import Passes
 from consumers.projector.recompute import Limits, Recomputer, narrowed
 from consumers.projector.requests import Request, answered, unanswered
-from consumers.projector.store import Store, StoreFactory, scalar
+from consumers.projector.store import Store, StoreFactory, rows, scalar
 from consumers.projector.windows import MINUTE_S
 from consumers.projector.worklist import Pace, WorkList
+from consumers.store import BOOT_SQL, booted
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Projector:
         self._monotonic = monotonic
         self._store: Store | None = None
         self._lock = StoreLock(settings.owner, settings.lock_ttl_s, settings.lock_settle_s, monotonic)
+        self._watch = BootWatch()
         self._work: WorkList | None = None
         self._conditions: Conditions | None = None
         self._frontier = -1
@@ -106,6 +109,9 @@ class Projector:
         if not self._lock.acquire(store):
             self._work = self._reader = None  # another one works on from the saved position
             return Step(owner=False)
+        if self._watch.restarted(booted(rows(store, BOOT_SQL)[0])):
+            log.info("the store was restarted: windows may be gone that it had taken; on from the saved position")
+            self._forget()
         work, reader, conditions = self._started(store)
         step = Step(owner=True)
         now = float(scalar(store, "SELECT toUnixTimestamp64Micro(now64(6))")) / 1e6
@@ -189,10 +195,13 @@ class Projector:
             self._store = self._connect()
         return self._store
 
-    def _dropped(self) -> None:
-        """Forget what is in memory; the next step starts from the saved position."""
+    def _forget(self) -> None:
         self._work = self._reader = None
         self._leases.clear()
+
+    def _dropped(self) -> None:
+        """Forget what is in memory and the connection; the next step starts from the saved position."""
+        self._forget()
         store, self._store = self._store, None
         if store is not None:
             try:

@@ -384,3 +384,24 @@ def test_the_store_may_go_away_and_come_back(fresh_store: StoreProcess, bench_of
     assert position is not None
     assert abs(position * 1e6 - newest) < 2, "nothing is open: the next projector starts behind the last row"
     assert open_hours == []
+
+
+def test_windows_that_a_restarted_store_has_forgotten_are_computed_again(
+    fresh_store: StoreProcess, bench_of: Callable[..., Bench]
+) -> None:
+    """The projector had nothing to do meanwhile and sees no error, only another start of the store."""
+    bench = bench_of(fresh_store)
+    events = fleet(bench, random.Random(15), minutes=2)
+    bench.events.insert("node-telemetry", events)
+    projector = bench.projector(ledger_overlap_s=3600.0)
+    bench.project(projector)
+    assert_all_windows(bench, events)
+    for table in ("gpu_1m", "rack_10s", "fleet_10s", "rack_1m", "gpu_1h"):
+        bench.client.command(f"TRUNCATE TABLE gpufleet.{table}")
+    bench.project(projector)
+    assert bench.windows("gpu_1m") == [], "without a restart nothing is forgotten, and nothing done again"
+    fresh_store.kill()
+    fresh_store.start()
+    bench.project(projector)
+    assert_all_windows(bench, events)
+    projector.close()
