@@ -159,7 +159,7 @@ class Bench:
         return self
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Wait for a condition; its value. AssertionError when it does not come true in time."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

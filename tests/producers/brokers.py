@@ -62,7 +62,7 @@ def stored(bootstrap: str, topic: str = TOPIC) -> list[tuple[str, int]]:
         consumer.close()
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a condition; a failure names it."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -159,7 +159,7 @@ def key(message: Message) -> tuple[str, int, int]:
     return message.topic, each.run_id, each.seq
 
 
-def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 20.0) -> None:
+def until(condition: Callable[[], Any], what: str = "", timeout_s: float = 60.0) -> None:
     """Wait for a condition; a failure names it."""
     deadline = time.monotonic() + timeout_s
     while not condition():
