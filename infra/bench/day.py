@@ -9,14 +9,16 @@
    a minute, like minutes: the first would have to read all of gpu_1m, the others two minutes of events.
 4. What two minutes do not have is made up: sick GPUs (three in a thousand), XIDs, a day's ledger rows.
 
-Rows, keys, column types and part sizes are those of production; what happens in it is dull.
+Rows, keys, column types and part sizes are those of production; what happens in it is dull. A folder that holds such a
+day already is opened as it is.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +39,7 @@ from consumers.projector.windows import (
     insert_sql,
 )
 from infra.cli.project import projector_settings
-from infra.errors import GpufleetError
+from infra.errors import GpufleetError, UsageError
 from infra.kafka.client import librdkafka
 from infra.up.stack import Stack
 from producers.journal import Journal
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from infra.up.drain import Backlog
 
 Say = Callable[[str], None]
+KEPT: Final = "day.json"
+"""In the folder: which day it holds."""
 MINUTE_US: Final = 60_000_000
 RAW_TICKS: Final = 5
 RAW_MINUTES: Final = 10
@@ -147,6 +151,24 @@ def day(hours: int, gpu_hours: int, now_s: int) -> Day:
     return Day(now_s // 60 * 60, hours, min(gpu_hours, hours))
 
 
+def kept(data: Path, scenario: Scenario, asked: Day) -> Day | None:
+    """The day that an earlier run left in the folder; None when there is none.
+
+    UsageError when it is of another fleet or length.
+    """
+    try:
+        found = json.loads((data / KEPT).read_text())
+    except FileNotFoundError:
+        return None
+    when = Day(**found["day"])
+    if (found["nodes"], when.hours, when.gpu_hours) != (scenario.nodes, asked.hours, asked.gpu_hours):
+        raise UsageError(
+            f"{data} holds {when.hours} h ({when.gpu_hours} h of minutes per GPU) of {found['nodes']} nodes; "
+            "ask for those, or choose another --folder"
+        )
+    return when
+
+
 def fill(data: Path, settings: Settings, scenario: Scenario, when: Day, say: Say) -> Stack:
     """An open stack whose store holds the day; only the store still runs. The caller stops it."""
     tenants = [tenant.name for tenant in scenario.tenants]
@@ -154,6 +176,9 @@ def fill(data: Path, settings: Settings, scenario: Scenario, when: Day, say: Say
     stack = Stack(data, named, "embedded", OVERRIDES, tenants, say)
     stack.__enter__()
     try:
+        if (data / KEPT).exists():
+            stack.broker.stop()
+            return stack
         client = stack.client()
         _events(stack, client, scenario, when, say)
         _raw(client, when, say)
@@ -166,6 +191,7 @@ def fill(data: Path, settings: Settings, scenario: Scenario, when: Day, say: Say
         _merged(client, say)
         client.close()
         stack.broker.stop()
+        (data / KEPT).write_text(json.dumps({"nodes": scenario.nodes, "day": asdict(when)}))
     except BaseException:
         stack.stop()
         raise

@@ -111,9 +111,13 @@ def bench(
     say: Say,
     only: str = "",
 ) -> dict[str, Any]:
-    """Fill a store in the empty folder ``data``, ask everything, and report. ``good`` says whether the goals hold."""
+    """Fill a store in the folder ``data``, ask everything, and report. ``good`` says whether the goals hold.
+
+    A folder that an earlier run has filled is asked as it is; UsageError when what it holds is not what is asked for.
+    """
     began = time.monotonic()
     when = day.day(hours, gpu_hours, int(time.time()))
+    when = day.kept(data, scenario, when) or when
     stack = day.fill(data, settings, scenario, when, say)
     try:
         filled_s = time.monotonic() - began

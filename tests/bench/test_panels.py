@@ -10,6 +10,7 @@ import pytest
 
 from infra.bench import day, panels
 from infra.config import load
+from infra.errors import UsageError
 from infra.grafana.expand import dashboards, queries
 from producers.simulator import scenario as scenarios
 from producers.simulator import topology
@@ -39,6 +40,11 @@ def test_every_rollup_that_a_board_reads_has_rows_and_every_query_an_answer(tmp_
     assert rows["rack_1h"] >= HOURS * len(racks)
     assert rows["gpu_1m"] == 60 * fleet.gpus
     assert rows["gpu_1h"] == HOURS * fleet.gpus
+    again = panels.bench(tmp_path, settings, fleet, HOURS, 1, 1, lambda _text: None, only="gpufleet-rack")
+    assert again["errors"] == []
+    assert again["store"]["tables"]["gpu_1m"]["rows"] == rows["gpu_1m"], "asked again as it is"
+    with pytest.raises(UsageError, match=r"holds 3 h \(1 h of minutes per GPU\) of 250 nodes"):
+        panels.bench(tmp_path, settings, fleet, HOURS + 1, 1, 1, lambda _text: None)
     assert rows["usage_1h"] == 8 * 24 * rows["usage_1m"] / (8 * 24 * 60), "usage reaches back a week and a day"
 
 
