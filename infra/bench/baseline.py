@@ -1,25 +1,25 @@
-"""Measures the straightforward pipeline beside the real one: same machine, same store, same topic."""
+"""Measures the straightforward pipeline beside the real one: same machine, same time, same topics, same engine."""
 
 from __future__ import annotations
 
 import multiprocessing
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-from clickhouse_connect.driver.client import Client
+from typing import Any, Self
 
 from infra.bench import straightforward
 from infra.bench.cpu import CpuMeter
 from infra.bench.row_tables import TABLES
 from infra.clickhouse.client import ClickHouse, connect
-from infra.connections import as_admin, clickhouse
+from infra.embedded.store.process import StoreProcess
 from infra.kafka.client import librdkafka
 from infra.up.stack import Stack
 
 BASELINE_SAMPLES = 1_600_000
 """GPU samples of the fast lane that the pipeline stores, with the slow lane that belongs to them."""
-QUIET_S = 120.0
+BURSTS = 3
+"""In so many parts."""
 
 
 @dataclass(slots=True)
@@ -59,40 +59,62 @@ class Baseline:
         }
 
 
-def measure_baseline(stack: Stack, gpu_samples: int) -> Baseline:
-    """Run the pipeline of ``straightforward`` on the first messages of the stack's topics, then merge its tables.
+class Beside:
+    """The straightforward pipeline at work while the real one is, on a store of its own: between ``with`` and its end.
 
-    ``gpu_samples`` is what the fast lane's topic holds. The store does nothing else meanwhile.
+    Processors do not keep their speed for minutes, least of all shared ones: what is compared has to run at the same
+    time. It works in bursts, so that the store's idling is not charged to it, spread over ``seconds``; each takes the
+    first messages of the topics, whose fast lane holds ``gpu_samples``, and no more than the share ``most`` of them:
+    less than all while producers go on, since the topics have no end then. ``result`` waits for the last burst, and for
+    one merge of what was inserted.
     """
-    assert stack.store is not None
-    where = clickhouse(as_admin(stack.settings.store), database=stack.settings.store.database)
-    client = connect(where)
-    straightforward.create_tables(client)
-    share = min(1.0, BASELINE_SAMPLES / gpu_samples)
-    try:
+
+    def __init__(self, stack: Stack, gpu_samples: int, seconds: float = 0.0, most: float = 1.0) -> None:
+        self._kafka = librdkafka(stack.settings.kafka, "consumer")
+        self._store = StoreProcess(stack.data / "baseline")
+        self._share = min(most, BASELINE_SAMPLES / BURSTS / gpu_samples)
+        self._bursts = BURSTS if self._share < most else 1
+        self._pause_s = seconds / (self._bursts + 1)
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="baseline")
+
+    def __enter__(self) -> Self:
+        self._store.start()
+        self._running = self._thread.submit(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.shutdown()
+        self._store.stop()
+
+    def result(self) -> Baseline:
+        """The sum of all bursts."""
+        return self._running.result()
+
+    def _run(self) -> Baseline:
+        store = self._store
+        where = ClickHouse(store.host, store.port, store.username, store.password)
+        client = connect(where)
+        straightforward.create_tables(client)
         client.command("SYSTEM STOP MERGES")
-        _settle(client)
-        meter = CpuMeter({"store": stack.store.pid})
+        total = Baseline(0, 0.0, 0.0, 0.0)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows, cpu_s = pool.apply(run_baseline, (where, librdkafka(stack.settings.kafka, "consumer"), share))
-        insert_cpu_s = meter.read()["store"].cpu_s
-        meter = CpuMeter({"store": stack.store.pid})
+            for _ in range(self._bursts):
+                if self._stop.wait(self._pause_s):
+                    break
+                meter = CpuMeter({"store": store.pid})
+                samples, cpu_s = pool.apply(run_baseline, (where, self._kafka, self._share))
+                total.gpu_samples += samples
+                total.client_cpu_s += cpu_s
+                total.insert_cpu_s += meter.read()["store"].cpu_s
+        meter = CpuMeter({"store": store.pid})
         for table in TABLES:
             client.command(f"SYSTEM START MERGES {table.name}")
             client.command(f"OPTIMIZE TABLE {table.name} FINAL")
-        return Baseline(rows, cpu_s, insert_cpu_s, meter.read()["store"].cpu_s)
-    finally:
-        for table in TABLES:
-            client.command(f"DROP TABLE IF EXISTS {table.name}")
-        client.command("SYSTEM START MERGES")
+        total.merge_cpu_s = meter.read()["store"].cpu_s
         client.close()
-
-
-def _settle(client: Client) -> None:
-    """Until no merge runs any more: it would be charged to the pipeline."""
-    deadline = time.monotonic() + QUIET_S
-    while time.monotonic() < deadline and client.query("SELECT count() FROM system.merges").result_rows[0][0]:
-        time.sleep(0.2)
+        return total
 
 
 def run_baseline(where: ClickHouse, kafka: dict[str, Any], share: float) -> tuple[int, float]:

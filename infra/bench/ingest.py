@@ -1,10 +1,10 @@
 """`gpufleet bench ingest`: a fleet's events through the real consumer and projector, against the usual way.
 
 1. Fill the topics with the fleet's events (fast lane every second, slow lane, events), nothing else running.
-2. The consumer alone drains a part, once it is warm, without merges: work like the baseline's.
+2. The consumer alone drains a part, once it is warm, without merges: work like the baseline's. Beside it, the
+   straightforward pipeline over the first of the same messages, from the same topics.
 3. Consumer and projector drain the rest, merges on: what is sustained; CPU, merge debt and memory over time.
 4. Merge what is left and measure bytes per value.
-5. In the same run, the straightforward pipeline over the first of the same messages, from the same topic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.bench import stage
-from infra.bench.baseline import measure_baseline
+from infra.bench.baseline import Beside
 from infra.bench.debt import bytes_per_value, merges_stopped
 from infra.bench.fill import Filled, fill
 from infra.config import Settings
@@ -54,8 +54,10 @@ def ingest(
         total = backlog.count()
         stack.start_consumer()
         stage.drain(stack, client, backlog, int(total * WARM), say)
-        with merges_stopped(client):
+        say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
+        with merges_stopped(client), Beside(stack, filled.gpu_samples) as beside:
             alone = stage.drain(stack, client, backlog, int(total * ALONE), say)
+            baseline = beside.result()
         stack.start_projector()
         drained = stage.drain(stack, client, backlog, 0, say)
         say("merging what is left, for the size")
@@ -66,10 +68,6 @@ def ingest(
         exact = client.query(
             "SELECT count(), uniqExact(producer_id, run_id, seq), sum(length(gpu_index) * ticks) FROM node_telemetry"
         ).result_rows[0]
-        stack.stop_child("consumer")
-        stack.stop_child("projector")
-        say("the straightforward pipeline, on the first of the same messages")
-        baseline = measure_baseline(stack, int(exact[2]))
         client.close()
         journal.close()
     ratios = {

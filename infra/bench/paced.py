@@ -1,7 +1,8 @@
 """`gpufleet bench ingest --paced`: the fleet at one sample a second by the wall clock; how fresh its rows are.
 
 The consumer is in its steady path here: every event is newer than all before it. For a quarter of the time it only
-inserts (no merges, no projector: work like the baseline's), then everything runs; the simulator shares the machine.
+inserts (no merges, no projector: work like the baseline's, which runs beside it then), then everything runs, and
+freshness is measured; the simulator shares the machine.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clickhouse_connect.driver.client import Client
+
 from infra.bench import stage
-from infra.bench.baseline import measure_baseline
+from infra.bench.baseline import Beside
 from infra.bench.debt import merges_stopped
 from infra.config import Settings
 from infra.kafka.client import librdkafka
+from infra.up.drain import Backlog
 from infra.up.snapshot import freshness_since
 from infra.up.stack import Broker, Stack
 from producers.journal import Journal
@@ -24,8 +28,12 @@ from producers.publisher import KafkaOutbox
 from producers.simulator.scenario import Scenario
 from producers.simulator.simulation import TOPICS, Simulation, producers
 
-WARM_S = 20.0
-"""Left out of every figure: the group joins, inventories and leases are sent."""
+WARM_S = 60.0
+"""Longest time that is left out of every figure: the group joins, inventories and leases are sent."""
+LOOK_S = 3.0
+WARM_LEFT = 2
+"""Messages a node that are on their way when the pipeline has caught up with its start."""
+Say = Callable[[str], None]
 
 
 def paced(
@@ -35,7 +43,7 @@ def paced(
     scenario: Scenario,
     seconds: int,
     ticks: int,
-    say: Callable[[str], None],
+    say: Say,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the fleet live for ``seconds`` after it is warm, with K = ``ticks``; the report as a dictionary."""
@@ -49,11 +57,15 @@ def paced(
             simulation = Simulation(scenario, journal, outbox, ticks=ticks)
             runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator", daemon=True)
             runner.start()
-            stage.follow(stack, client, backlog, WARM_S, say)
-            since_us, cpu = time.time_ns() // 1000, time.process_time()
-            with merges_stopped(client):
+            _warm(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
+            say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
+            held = int(client.query(stage.SAMPLES).result_rows[0][0])
+            with merges_stopped(client), Beside(stack, held, seconds / 4, most=0.9) as beside:
                 alone = stage.follow(stack, client, backlog, seconds / 4, say)
+                baseline = beside.result()
             stack.start_projector()
+            stage.follow(stack, client, backlog, LOOK_S, say)
+            since_us, cpu = time.time_ns() // 1000, time.process_time()
             whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say)
             own_cpu_s = time.process_time() - cpu
             stop.set()
@@ -61,13 +73,9 @@ def paced(
             simulation.close()
         stage.drain(stack, client, backlog, 0, say)
         median, high = freshness_since(client, since_us)
-        rows, distinct, samples = client.query(
-            "SELECT count(), uniqExact(producer_id, run_id, seq), sum(length(gpu_index) * ticks) FROM node_telemetry"
+        rows, distinct = client.query(
+            "SELECT count(), uniqExact(producer_id, run_id, seq) FROM node_telemetry"
         ).result_rows[0]
-        stack.stop_child("consumer")
-        stack.stop_child("projector")
-        say("the straightforward pipeline, on the first of the same messages")
-        baseline = measure_baseline(stack, int(samples))
         client.close()
         journal.close()
     return {
@@ -84,3 +92,13 @@ def paced(
         "ratio_everything": whole.ratio_to(baseline.merged_per_cpu_s),
         "void": baseline.void,
     }
+
+
+def _warm(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
+    """Until little enough is on its way, twice in a row."""
+    deadline, good = time.monotonic() + WARM_S, 0
+    while good < 2 and time.monotonic() < deadline:
+        stage.follow(stack, client, backlog, LOOK_S, say)
+        left = backlog.count()
+        say(f"warming up: {left:,} messages left")
+        good = good + 1 if left <= few else 0
