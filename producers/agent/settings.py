@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from producers.spool.settings import SpoolSettings
 MINUTE_MS = 60_000
 MAX_SPREAD = 0.6
 """Later than 60 % of the sending period, and the next stages no longer meet the freshness target."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 SOURCES = ("nvml", "kmsg", "dcgm", "host", "nic")
 
 
@@ -84,5 +86,8 @@ class AgentSettings:
             raise AgentSettingsError(
                 f"sources must be some of {', '.join(SOURCES)}; found {', '.join(unknown) or 'none'}"
             )
-        if not self.node_id:
-            raise AgentSettingsError("node_id must not be empty")
+        if not _NAME.fullmatch(self.node_id):
+            raise AgentSettingsError(
+                "node_id must be letters, digits and . _ : - (the first one a letter or digit, at most 128 in all), "
+                f"as in a host name; found {self.node_id!r}"
+            )

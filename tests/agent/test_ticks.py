@@ -154,6 +154,7 @@ def test_nodes_spread_over_at_most_their_share_and_each_stays_where_it_is() -> N
         ({"sources": ("nvml", "nvlm")}, "nvlm"),
         ({"slow_interval_ms": 7000}, "slow_interval_ms"),
         ({"node_id": ""}, "node_id"),
+        ({"node_id": "a b"}, "as in a host name; found 'a b'"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(tmp_path: Path, changed: dict[str, object], says: str) -> None:

@@ -233,6 +233,19 @@ def test_version_skew(bench: Bench, name: str) -> None:
     assert watch.to(810).firing == []
 
 
+def test_versions_of_nodes_in_maintenance_are_no_skew(bench: Bench) -> None:
+    """They are being updated."""
+    bench.health(range(30))
+    for node, driver in (("n1", "575.57"), ("n2", "575.57"), ("n3", "580.10")):
+        bench.event("inventory", 0, node_id=node, asset_kind="node", gpu_model="H100", driver_version=driver,
+                    gpu_index=[0], gpu_vbios=["96.00.A5"])  # fmt: skip
+    bench.event("node-events", 1, node_id="n3", event="maintenance_begin")
+    watch = bench.watch(BY_NAME["driver_skew"]).to(10)
+    assert watch.states == []
+    bench.event("node-events", 15, node_id="n3", event="maintenance_end")
+    assert watch.to(20).states == ["Pending"]
+
+
 # jobs
 
 
@@ -271,6 +284,29 @@ def test_a_straggler_is_named_within_five_minutes(bench: Bench) -> None:
     assert watch.to(30).states == ["Alerting"]
     assert watch.to(31).states == ["Recovering"]
     assert watch.to(41).firing == []
+
+
+def test_a_job_that_waits_for_a_node_in_maintenance_does_not_hang(bench: Bench) -> None:
+    bench.health(range(40))
+    bench.job(range(5, 30), hung=True, quiet=True)
+    for job, node in (("job-1", "r1-n2"), ("job-2", "r1-n3")):
+        bench.event("allocations", -60, job_id=job, state="started", started_at=_micros(bench, -60), nodes=[node])
+    bench.event("node-events", 4, node_id="r1-n2", event="maintenance_begin")
+    watch = bench.watch(BY_NAME["hung_job"]).to(6, 10)
+    assert watch.told == []
+    bench.event("node-events", 12, node_id="r1-n2", event="maintenance_end")
+    bench.event("node-events", 12, node_id="r1-n3", event="maintenance_begin")
+    assert watch.to(14).labels("job") == [("job-1",)], "another job's node"
+
+
+def test_a_straggler_in_maintenance_is_none(bench: Bench) -> None:
+    bench.health(range(40))
+    bench.job(range(5, 40), slow_nodes=["r1-n2"], slow_gpus=[3], slow_ratios=[0.85])
+    bench.event("node-events", 4, node_id="r1-n2", event="maintenance_begin")
+    watch = bench.watch(BY_NAME["straggler"]).to(10, 12)
+    assert watch.told == []
+    bench.event("node-events", 14, node_id="r1-n2", event="maintenance_end")
+    assert watch.to(16).labels("job", "node", "gpu") == [("job-1", "r1-n2", "3")]
 
 
 # leases

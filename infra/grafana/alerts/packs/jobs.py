@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from infra.grafana.alerts.rule import Owner, Rule, Severity
-from infra.grafana.alerts.sql import answer
+from infra.grafana.alerts.sql import answer, maintained
 from infra.grafana.boards.ids import Gpu, Health
 
-_HUNG = """    SELECT toString(j.site) AS site, toString(j.job_id) AS job, toString(any(j.tenant)) AS tenant,
-        maxIf(j.gpus, j.hung AND j.ts = n.minute) AS value
+_JOBS = "FROM gpufleet.job_1m FINAL\n    WHERE ts > $__toTime - 1800 AND ts <= $__toTime - 60"
+_RECENT = "j.ts > $__toTime - 1800 AND j.ts <= $__toTime - 60"
+
+_HUNG_NODES = f"""hung_nodes AS
+(
+    SELECT DISTINCT site, job_id, node_id
+    FROM gpufleet.allocations
+    ARRAY JOIN nodes AS node_id
+    WHERE flaws = 0 AND ts <= $__toTime AND (site, job_id) IN (SELECT site, job_id {_JOBS} AND hung)
+)"""
+_HUNG = f"""    SELECT toString(j.site) AS site, toString(j.job_id) AS job, toString(any(j.tenant)) AS tenant,
+        -- With a node of its own in maintenance it waits for that node.
+        maxIf(j.gpus, j.hung AND j.ts = n.minute AND (j.site, j.job_id) NOT IN (
+            SELECT site, job_id FROM hung_nodes WHERE (site, node_id) IN (SELECT site, node_id FROM maintained)
+        )) AS value
     FROM gpufleet.job_1m AS j FINAL
     INNER JOIN newest AS n ON n.site = j.site
-    WHERE j.ts > $__toTime - 1800 AND j.ts <= $__toTime - 60
+    WHERE {_RECENT}
     GROUP BY site, job
     HAVING max(j.hung)"""
 
-_STRAGGLER = """    SELECT toString(site) AS site, job, node, gpu,
+_STRAGGLER = f"""    SELECT toString(site) AS site, job, node, gpu,
         -- Slow in each of the last three minutes that its job has.
-        if(slow >= 3, 1 - ratio, 0) AS value
+        if(slow >= 3 AND (site, node) NOT IN (SELECT site, node_id FROM maintained), 1 - ratio, 0) AS value
     FROM
     (
         SELECT j.site AS site, toString(j.job_id) AS job, toString(tupleElement(each, 1)) AS node,
@@ -26,7 +39,7 @@ _STRAGGLER = """    SELECT toString(site) AS site, job, node, gpu,
         FROM gpufleet.job_1m AS j FINAL
         INNER JOIN newest AS n ON n.site = j.site
         ARRAY JOIN arrayZip(j.slow_nodes, j.slow_gpus, j.slow_ratios) AS each
-        WHERE j.ts > $__toTime - 1800 AND j.ts <= $__toTime - 60
+        WHERE {_RECENT}
         GROUP BY site, job, node, gpu
     )"""
 
@@ -37,7 +50,7 @@ RULES = (
         "jobs",
         Severity.PAGE,
         Owner.TENANT,
-        answer(_HUNG, ("site", "job", "tenant")),
+        answer(_HUNG, ("site", "job", "tenant"), _HUNG_NODES, maintained("SELECT site, node_id FROM hung_nodes")),
         ("site", "job", "tenant"),
         "Job {{ .Labels.job }} of {{ .Labels.tenant }} hangs: {{ .Values.B.Value | humanize }} GPUs look busy and have"
         " done nothing for five minutes (no tensor work, low power, no network).",
@@ -51,7 +64,7 @@ RULES = (
         "jobs",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_STRAGGLER, ("site", "job", "node", "gpu")),
+        answer(_STRAGGLER, ("site", "job", "node", "gpu"), maintained(f"SELECT site, arrayJoin(slow_nodes) {_JOBS}")),
         ("site", "job", "node", "gpu"),
         "Node {{ .Labels.node }} GPU {{ .Labels.gpu }} runs {{ .Values.B.Value | humanizePercentage }} below the median"
         " clock of its job {{ .Labels.job }}; every other GPU of the job waits for it.",

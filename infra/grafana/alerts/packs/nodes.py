@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.grafana.alerts.packs.gpu import AFTER_TRIP
 from infra.grafana.alerts.packs.shapes import NODE_BOARD, RACK_BOARD, RACK_LABELS, SITE_BOARD, of_sick
 from infra.grafana.alerts.rule import Owner, Rule, Severity
-from infra.grafana.alerts.sql import IN_DARK, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with
+from infra.grafana.alerts.sql import IN_DARK, NODE, PLACES, RACK, SITE, TRIPPED, answer, gpus_with, maintained
 from infra.grafana.boards.ids import Health, Node, Rack
 
 _LOST_GPUS = gpus_with("action = 'reboot_node'")
@@ -42,9 +42,11 @@ _MADE = """made AS
     GROUP BY site, node_id
 )"""
 
+_MAINTAINED = maintained("SELECT site, node_id FROM made")
+
 
 def _skew(version: str) -> str:
-    """Per site and model: nodes that do not have the version that most have. ``version``: an array of texts."""
+    """Per site and model: nodes in service that have not the version that most have. ``version``: an array of texts."""
     return f"""    SELECT toString(site) AS site, model, sum(nodes) - max(nodes) AS value
     FROM
     (
@@ -52,6 +54,7 @@ def _skew(version: str) -> str:
             arrayJoin(arrayDistinct(arrayFilter(v -> v != '', {version}))) AS version,
             uniqExact(node_id) AS nodes
         FROM made
+        WHERE (site, node_id) NOT IN (SELECT site, node_id FROM maintained)
         GROUP BY site, model, version
     )
     GROUP BY site, model"""
@@ -114,7 +117,7 @@ RULES = (
         "versions",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_skew("[tupleElement(latest, 2)]"), ("site", "model"), _MADE),
+        answer(_skew("[tupleElement(latest, 2)]"), ("site", "model"), _MADE, _MAINTAINED),
         ("site", "model"),
         "Site {{ .Labels.site }}: {{ .Values.B.Value | humanize }} {{ .Labels.model }} nodes have had another driver"
         " than the rest for half a day.",
@@ -130,7 +133,7 @@ RULES = (
         "versions",
         Severity.TICKET,
         Owner.FLEET,
-        answer(_skew("tupleElement(latest, 3)"), ("site", "model"), _MADE),
+        answer(_skew("tupleElement(latest, 3)"), ("site", "model"), _MADE, _MAINTAINED),
         ("site", "model"),
         "Site {{ .Labels.site }}: {{ .Values.B.Value | humanize }} {{ .Labels.model }} nodes have had a GPU with"
         " another VBIOS than the rest for half a day.",

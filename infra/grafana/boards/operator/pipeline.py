@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from infra.grafana import colours, links, thresholds, units, variables
+from infra.grafana import colours, links, marks, thresholds, units, variables
 from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Pipeline
@@ -30,6 +30,7 @@ def board() -> Board:
         datasource=OPERATOR,
         variables=(variables.SITE,),
         time_from="now-3h",
+        annotations=(marks.MAINTENANCE, marks.HAND_OVERS),
         rows=(
             Row("", _now()),
             Row("Speed", (_events(), _freshness(), _insert_time(), _inserts())),
