@@ -41,7 +41,8 @@ class ConsumeSettings:
     flush_messages: int = 50_000
     """... or this many messages ..."""
     flush_age_s: float = 3.0
-    """... or at this age of its oldest message; sooner while the budget of inserts allows."""
+    """... or at this age of its oldest message; sooner while the budget of inserts allows, and at twice that when
+    it is overdrawn and the batch is small and none of the fast lane."""
     flush_min_age_s: float = 0.2
     inserts_per_second: float = 2.0
     """Budget for inserts that are sent early; one that takes long counts as several (see ``flush``)."""

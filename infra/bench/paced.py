@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from infra.bench import stage
 from infra.bench.baseline import Beside
-from infra.bench.debt import merges_stopped
+from infra.bench.debt import debt, merges_stopped
 from infra.config import Settings
 from infra.kafka.client import librdkafka
 from infra.up.drain import Backlog
@@ -29,10 +29,13 @@ from producers.simulator.scenario import Scenario
 from producers.simulator.simulation import TOPICS, Simulation, producers
 
 WARM_S = 60.0
-"""Longest time that is left out of every figure: the group joins, inventories and leases are sent."""
+"""Longest time that is left out of every figure, twice: first the group joins, inventories and leases are sent, then
+what came while merges were stopped is merged."""
 LOOK_S = 3.0
 WARM_LEFT = 2
 """Messages a node that are on their way when the pipeline has caught up with its start."""
+FEW_PARTS = 16
+"""Parts that wait to be merged when merges have caught up."""
 Say = Callable[[str], None]
 
 
@@ -57,14 +60,15 @@ def paced(
             simulation = Simulation(scenario, journal, outbox, ticks=ticks)
             runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator", daemon=True)
             runner.start()
-            _warm(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
+            _steady(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
             say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
             held = int(client.query(stage.SAMPLES).result_rows[0][0])
-            with merges_stopped(client), Beside(stack, held, seconds / 4, most=0.9) as beside:
-                alone = stage.follow(stack, client, backlog, seconds / 4, say)
+            with Beside(stack, held, seconds / 4, most=0.9) as beside:
+                with merges_stopped(client):
+                    alone = stage.follow(stack, client, backlog, seconds / 4, say)
+                stack.start_projector()
                 baseline = beside.result()
-            stack.start_projector()
-            stage.follow(stack, client, backlog, LOOK_S, say)
+            _steady(stack, client, backlog, WARM_LEFT * scenario.nodes, say, parts=FEW_PARTS)
             since_us, cpu = time.time_ns() // 1000, time.process_time()
             whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say)
             own_cpu_s = time.process_time() - cpu
@@ -94,11 +98,11 @@ def paced(
     }
 
 
-def _warm(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
-    """Until little enough is on its way, twice in a row."""
+def _steady(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say, parts: int | None = None) -> None:
+    """Until little enough is on its way and (with ``parts``) little enough waits to be merged, twice in a row."""
     deadline, good = time.monotonic() + WARM_S, 0
     while good < 2 and time.monotonic() < deadline:
         stage.follow(stack, client, backlog, LOOK_S, say)
-        left = backlog.count()
-        say(f"warming up: {left:,} messages left")
-        good = good + 1 if left <= few else 0
+        left, unmerged = backlog.count(), debt(client, "node_telemetry", 0.0).unmerged_parts
+        say(f"until all is steady: {left:,} messages left, {unmerged} parts unmerged")
+        good = good + 1 if left <= few and (parts is None or unmerged <= parts) else 0

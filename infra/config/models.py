@@ -152,7 +152,11 @@ class ConsumeSettings(Section):
     group_id: str = Field("gpufleet", min_length=1, description="Kafka consumer group.")
     flush_mb: float = Field(64.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
     flush_events: int = Field(50_000, ge=1, description="... or this many events ...")
-    flush_age_s: float = Field(3.0, gt=0, description="... or this age of its oldest event.")
+    flush_age_s: float = Field(
+        3.0,
+        gt=0,
+        description="... or this age of its oldest event (twice that, of a slow topic, while the store is busy).",
+    )
     inserts_per_second: float = Field(
         2.0, gt=0, description="Budget of inserts before that age; one that takes n times 60 ms counts as n."
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from consumers import errors, store
+from consumers import errors, flush, store
 from consumers.flush import FlushPolicy
 from consumers.intake import PartitionIntake
 from consumers.quarantine import Ward
@@ -61,6 +61,29 @@ def test_an_insert_that_took_long_makes_the_next_ones_wait_for_their_age() -> No
     assert early(5.0)
     policy.took(3_600.0)
     assert early(25.0), "what one insert may spend ahead is bounded"
+
+
+def test_while_the_store_is_busy_a_small_batch_of_a_slow_topic_waits_for_twice_its_age(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flush, "SMALL_BYTES", 5_000)
+    clock, node = FakeClock(), Node("n", "s")
+    policy = FlushPolicy(ConsumeSettings(kafka={}, inserts_per_second=0.01, flush_age_s=3.0), clock.now)
+
+    def waiting(count: int, topic: str = "node-counters") -> PartitionIntake:
+        one = intake(topic, clock)
+        one.take([FakeMessage(node.event(topic, ts=TS), i) for i in range(count)])
+        assert (one.waiting_bytes < 5_000) == (count == 1)
+        return one
+
+    policy.took(3_600.0)
+    fast, small, large = waiting(1, "node-telemetry"), waiting(1), waiting(50)
+    clock.now += 3.1
+    assert policy.choose([fast], set(), clock.now) is not None
+    assert policy.choose([small], set(), clock.now) is None
+    assert policy.choose([large], set(), clock.now) is not None
+    clock.now += 3.0
+    assert policy.choose([small], set(), clock.now) is not None
 
 
 def rest_key(one: PartitionIntake) -> tuple[str, int]:
