@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -116,6 +117,8 @@ class World:
     def _down(self) -> None:
         for one in [*self.consumers, *self.leaving, *([self.projector] if self.projector else [])]:
             one.kill()
+        for child in multiprocessing.active_children():
+            child.kill()  # a producer that is stopped would not hear SIGTERM, and be waited for without end
         for name in ("kafka", "store"):
             server = getattr(self, name, None)
             if server is not None:
