@@ -85,6 +85,8 @@ class Windows:
     """Table of hours; empty = there is none, and the range is cut to ``hours``."""
     hours: int
     """Ranges up to this long are answered from the fine windows. [h]"""
+    edges: bool = False
+    """Long ranges take the fine windows of their first, unfinished hour as well: sums are those of every minute."""
 
     @property
     def _long(self) -> str:
@@ -94,21 +96,23 @@ class Windows:
         """A subquery: ts, window_s (length of the row's window, seconds) and ``columns``; closed windows only (the
         newest 10 seconds are still filling when the next have begun). ``fine``: the columns as fine windows have them,
         where they are called otherwise."""
-        fine_from = (
-            f"if({self._long}, toStartOfHour($__toTime), $__fromTime)"
-            if self.coarse
-            else f"greatest($__fromTime, $__toTime - {self.hours * 3600})"
-        )
+        open_hour, full_hour = "toStartOfHour($__toTime)", "toStartOfHour($__fromTime + 3599)"
+        bounds, hours_from = f"ts >= if({self._long}, {open_hour}, $__fromTime)", "$__fromTime"
+        if not self.coarse:
+            bounds = f"ts >= greatest($__fromTime, $__toTime - {self.hours * 3600})"
+        elif self.edges:
+            hours_from = full_hour
+            bounds = f"ts >= $__fromTime AND (NOT ({self._long}) OR ts < {full_hour} OR ts >= {open_hour})"
         minutes = (
             f"SELECT ts, {self.fine_s} AS window_s, {fine or columns}\n    FROM gpufleet.{self.fine} FINAL\n"
-            f"    WHERE ts >= {fine_from} AND ts <= $__toTime - {max(self.fine_s, 20)} AND {where}"
+            f"    WHERE {bounds} AND ts <= $__toTime - {max(self.fine_s, 20)} AND {where}"
         )
         if not self.coarse:
             return f"(\n    {minutes}\n)"
         return (
             f"(\n    {minutes}\n    UNION ALL\n"
             f"    SELECT ts, 3600 AS window_s, {columns}\n    FROM gpufleet.{self.coarse} FINAL\n"
-            f"    WHERE {self._long} AND ts >= $__fromTime AND ts < toStartOfHour($__toTime) AND {where}\n)"
+            f"    WHERE {self._long} AND ts >= {hours_from} AND ts < {open_hour} AND {where}\n)"
         )
 
     @property
@@ -171,6 +175,8 @@ RACK: Final = Windows("rack_1m", 60, "rack_1h", 7 * 24)
 FACILITY: Final = Windows("facility_1m", 60, "facility_1h", 7 * 24)
 JOB: Final = Windows("job_1m", 60, "", 24)
 SICK: Final = Windows("sick_1m", 60, "sick_1h", 24)
+SICK_SUMS: Final = Windows("sick_1m", 60, "sick_1h", 3, edges=True)
+"""For tables and sums: an hour of a spell is one row, not sixty."""
 
 
 def share(part: str, whole: str) -> str:

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Incidents
 from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeline
-from infra.grafana.query import FLEET, HEALTH, SICK, gpu_state, known, last, newest_sick, only, recent
+from infra.grafana.query import FLEET, HEALTH, SICK, SICK_SUMS, gpu_state, known, last, newest_sick, only, recent
 from infra.grafana.target import CUSTOMER
 
 SCOPE: Final = f"tenant != '' AND {only('site')} AND {only('gpu_model')}"
@@ -107,7 +107,7 @@ def _over_time() -> Panel:
 
 def _lost_by_cause() -> Panel:
     sql = f"""SELECT toString(reason) AS cause, sum(minutes) / 60 AS "GPU-hours"
-FROM {SICK.rows("reason, minutes", f"{_WRONG} AND {SCOPE}", fine="reason, 1 AS minutes")}
+FROM {SICK_SUMS.rows("reason, minutes", f"{_WRONG} AND {SCOPE}", fine="reason, 1 AS minutes")}
 GROUP BY cause
 ORDER BY "GPU-hours" DESC LIMIT 15"""
     return bargauge(
@@ -123,7 +123,7 @@ ORDER BY "GPU-hours" DESC LIMIT 15"""
 
 def _incidents() -> Panel:
     columns = "site, node_id, gpu_index, reason, origin_node, since, action, scope, detail"
-    rows = SICK.rows(
+    rows = SICK_SUMS.rows(
         f"{columns}, minutes, first_minute, last_minute",
         f"{_WRONG} AND {SCOPE}",
         fine=f"{columns}, 1 AS minutes, ts AS first_minute, ts AS last_minute",
@@ -162,7 +162,7 @@ ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
 
 
 def _by_node() -> Panel:
-    minutes = SICK.rows("site, node_id, minutes", f"{_WRONG} AND {SCOPE}", fine="site, node_id, 1 AS minutes")
+    minutes = SICK_SUMS.rows("site, node_id, minutes", f"{_WRONG} AND {SCOPE}", fine="site, node_id, 1 AS minutes")
     sql = f"""WITH worst AS
 (
     SELECT site, node_id FROM {minutes}

@@ -49,22 +49,18 @@ ORDER BY gpu_model, nodes DESC LIMIT 100"""
 
 
 def swaps(id_: int) -> Panel:
-    sql = f"""SELECT site, since, node_id, gpu, rack, slot, was, is
+    nobody = "toFixedString('', 16)"
+    sql = f"""SELECT site, since, node_id, gpu, rack, slot, lower(hex(was_)) AS was, lower(hex(is_)) AS is
 FROM
 (
     SELECT site, node_id, valid_from AS since, rack, slot,
-        lagInFrame(uuids, 1, uuids) OVER history AS before,
+        lagInFrame(gpu_uuid, 1, gpu_uuid) OVER history AS before,
         arrayJoin(arrayFilter(
-            place -> uuids[place] != before[place] AND before[place] != '' AND uuids[place] != '',
-            arrayEnumerate(uuids))) AS place,
-        indexes[place] AS gpu, before[place] AS was, uuids[place] AS is
-    FROM
-    (
-        SELECT site, node_id, valid_from, rack, slot, gpu_index AS indexes,
-            arrayMap(uuid -> if(uuid = toFixedString('', 16), '', lower(hex(uuid))), gpu_uuid) AS uuids
-        FROM gpufleet.node_history
-        WHERE asset_kind = 'node' AND valid_from <= $__toTime AND {only("site")} AND {only("gpu_model")}
-    )
+            (place, is, was) -> is != was AND is != {nobody} AND was != {nobody},
+            arrayEnumerate(gpu_uuid), gpu_uuid, arrayResize(before, length(gpu_uuid), {nobody}))) AS place,
+        gpu_index[place] AS gpu, before[place] AS was_, gpu_uuid[place] AS is_
+    FROM gpufleet.node_history
+    WHERE asset_kind = 'node' AND valid_from <= $__toTime AND {only("site")} AND {only("gpu_model")}
     WINDOW history AS (PARTITION BY site, node_id ORDER BY valid_from ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 )
 WHERE since >= $__fromTime
