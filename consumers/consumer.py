@@ -375,8 +375,7 @@ class Consumer:
         while self._deliveries.running_on(keys) and self._clock.monotonic() < deadline:
             self._deliveries.wait(0.1)
             self._collect()
-            if self._guard.beat():
-                self._progress.rewind_next("stall")
+            self._guard.beat()
         self._progress.finish(max(1.0, deadline - self._clock.monotonic()))
 
     def _store_the_rest(self) -> None:

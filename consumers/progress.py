@@ -48,8 +48,9 @@ class Progress:
         self._next_round = 0.0
         self._hasty = False
         """Whether the next round shall come at once."""
-        self._rewind_next = ""
-        """Why everything is to be read again from the next turn on. Until then nothing is committed."""
+        self._rewind_next = False
+        """Whether everything is to be read again from the next turn on; until then nothing is committed. While
+        partitions are given back, Kafka's client must not be told to seek: what it hands over next is from before."""
         self._in_round: list[tuple[CommitHorizon, int]] = []
         """Up to which offset the round that runs writes the ledger."""
         self.bookkeeper = bookkeeper
@@ -62,7 +63,7 @@ class Progress:
         """Close a round that ended, begin the next when it is time and the store is not being waited for."""
         now = self._clock.monotonic()
         if self._rewind_next:
-            self.rewind(self._rewind_next)
+            self.rewind(RESTARTED)
         report = self.bookkeeper.ended()
         if report is not None:
             self._next_round = now + self._round_s * (BUSY_ROUNDS if store_busy else 1)
@@ -91,14 +92,9 @@ class Progress:
         if report is not None:
             self._close(report, wait=True)
 
-    def rewind_next(self, why: str) -> None:
-        """Rewind at the next turn: while partitions are given back, Kafka's client must not be told to seek, since the
-        messages that it hands over next are from before."""
-        self._rewind_next = why
-
     def rewind(self, why: str) -> None:
         """Read every partition again from the committed offset, through the filter."""
-        self._rewind_next = ""
+        self._rewind_next = False
         for partition in self._partitions.values():
             offset = partition.horizon.rewind()
             partition.intake.rewind(offset)
@@ -138,7 +134,7 @@ class Progress:
         if report.restarted:
             log.warning("the store was restarted: reading again from the committed offsets")
             if wait:
-                self.rewind_next(RESTARTED)  # for the partitions that stay; whoever gets the others does the same
+                self._rewind_next = True  # for the partitions that stay; whoever gets the others does the same
             else:
                 self.rewind(RESTARTED)
             return False

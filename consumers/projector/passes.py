@@ -92,11 +92,10 @@ class Passes:
     def _energy(self, later: Mapping[int, set[str]]) -> None:
         for minute, nodes in sorted(later.items()):
             touched = self._work.minutes.get(minute)
-            if touched is not None and touched.nodes is None:
+            covered: Nodes = frozenset() if touched is None else touched.nodes
+            if covered is None or nodes <= covered:
                 continue  # not computed since it was touched: it will find the new base itself
-            scope = narrowed(nodes if touched is None or touched.nodes is None else nodes - touched.nodes)
-            if scope is not None and not scope:
-                continue
+            scope = narrowed(nodes - covered)
             self._recomputer.energy_again(minute, scope)
             self._recomputer.rack_minutes(Range(minute, minute + MINUTE_S))
             self._touch_hour(minute, scope, self._work.newest)
