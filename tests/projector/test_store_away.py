@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from consumers.projector import ledger
 from infra.embedded.store.process import StoreProcess
+from tests.consumers.running import eventually
 from tests.projector.conftest import Bench
 from tests.projector.test_windows import assert_all_windows, fleet
 
@@ -25,10 +26,8 @@ def test_the_store_may_go_away_and_come_back(fresh_store: StoreProcess, bench_of
         fresh_store.kill()
         fresh_store.start()
         bench.events.insert("node-telemetry", events[half:])
-        for _ in range(150):
-            if sum(r["samples"] for r in bench.windows("gpu_1h")) == sum(len(e["gpu_index"]) * 5 for e in events):
-                break
-            stop.wait(0.2)
+        wanted = sum(len(e["gpu_index"]) * 5 for e in events)
+        eventually(lambda: sum(r["samples"] for r in bench.windows("gpu_1h")) == wanted)
     finally:
         stop.set()
         thread.join()
