@@ -18,7 +18,7 @@ from consumers.projector.worklist import Pace
 from infra.embedded.store.process import StoreProcess
 from tests.projector.conftest import RAW_DAYS, Bench, bench_on
 from tests.projector.events import RUN, T0, US
-from tests.projector.test_changes import usage
+from tests.projector.test_changes import lease, usage
 from tests.projector.test_windows import fleet
 
 TOPIC = "node-telemetry"
@@ -314,6 +314,26 @@ def test_rows_with_the_wrong_tenant(bench: Bench) -> None:
     assert [(f.kind, f.topic, f.producer_id, f.count) for f in report.findings] == [(Kind.TENANT, TOPIC, "n1", 3)]
     assert "'mallory'" in report.findings[0].detail
     assert not report.ok
+
+
+def test_rows_that_a_lease_has_still_to_reach_are_no_fault(bench: Bench) -> None:
+    bench.events.insert(TOPIC, quiet(bench))
+    lease(bench, 1, "acme", ["n1"], 0, None)
+    bench.client.command("SYSTEM RELOAD DICTIONARY gpufleet.lease_by_node")
+    wrong = "SELECT node_id, tenant FROM gpufleet.node_telemetry WHERE tenant != '{}' GROUP BY ALL ORDER BY ALL"
+    assert bench.rows(wrong.format("acme")) == [{"node_id": "n0", "tenant": ""}, {"node_id": "n1", "tenant": ""}]
+    assert off(run_audit(bench)) == []
+    rewrite = "ALTER TABLE gpufleet.node_telemetry UPDATE tenant = 'mallory' WHERE node_id = '{}' AND seq < 3"
+    bench.client.command(rewrite.format("n0") + " SETTINGS mutations_sync = 2")
+    assert [(f.kind, f.producer_id) for f in run_audit(bench).findings] == [(Kind.TENANT, "n0")], "no lease names it"
+    bench.client.command(rewrite.format("n0").replace("mallory", "") + " SETTINGS mutations_sync = 2")
+    projector = bench.projector()
+    bench.project(projector)
+    projector.close()
+    assert off(run_audit(bench)) == []
+    bench.client.command(rewrite.format("n1") + " SETTINGS mutations_sync = 2")
+    found = [f.producer_id for f in run_audit(bench).findings if f.kind is Kind.TENANT]
+    assert found == ["n1"], "the projector is done with this lease"
 
 
 def test_repair_deletes_all_but_one_of_each_double(bench: Bench) -> None:

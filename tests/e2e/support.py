@@ -162,7 +162,7 @@ def query(client: Client, sql: str, **values: Any) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.result_rows]
 
 
-def until(condition: Callable[[], T], timeout_s: float = 60.0, every_s: float = 0.1) -> T:
+def until(condition: Callable[[], T], timeout_s: float = 120.0, every_s: float = 0.1) -> T:
     """Wait for a condition to hold; its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
