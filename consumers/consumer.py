@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
-from itertools import groupby
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -67,6 +66,8 @@ MUCH_BYTES = 8 << 20
 """After an insert of so much the ledger is written at once, however busy the store is."""
 SOFT_WAIT_S = 1.0
 """How long a full buffer waits for room before the partitions are paused, which throws away what was fetched."""
+BUSY_POLLS = 4
+"""How many times as long a poll waits while inserts take more than their budget."""
 _HARMLESS = {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED}
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
@@ -198,15 +199,22 @@ class Consumer:
                 return
             self._subscribe()
         try:
-            messages = self._kafka.consume(self._settings.poll_messages, self._settings.poll_timeout_s)
+            messages = self._kafka.consume(self._settings.poll_messages, self._patience_s())
         except KafkaException as error:
             raise FatalError(f"Kafka's client cannot go on: {error}") from error
         self._last_poll = self.health.last_poll = self._clock.monotonic()
         if self._membership.error is not None:
             self._misassigned(self._membership.error)
             return
-        for (topic, partition), some in groupby(messages, key=lambda m: (m.topic(), m.partition())):
-            self._take(topic or "", partition or 0, list(some))
+        together: dict[tuple[str | None, int | None], list[KafkaMessage]] = {}
+        for message in messages:
+            together.setdefault((message.topic(), message.partition()), []).append(message)
+        for (topic, number), some in together.items():
+            self._take(topic or "", number or 0, some)
+
+    def _patience_s(self) -> float:
+        """How long to wait for messages. Every turn costs the same, so there are fewer while inserts take long."""
+        return self._settings.poll_timeout_s * (BUSY_POLLS if self._flush.overdrawn else 1)
 
     def _take(self, topic: str, number: int, messages: list[KafkaMessage]) -> None:
         sound = []

@@ -22,7 +22,7 @@ from consumers.watermark import UNKNOWN, Watermarks
 from schemas import identity as wire
 from schemas.catalogue import EventKind, Retention
 from schemas.framing import PREFIX_BYTES
-from schemas.identity import HEADER, Identity, IdentityError
+from schemas.identity import FIXED_BYTES, HEADER, VERSION, Identity, IdentityError
 
 HISTORY_FLOOR_US = 946_684_800_000_000
 """2000-01-01: histories may be imported from long ago, but a clock at 1970 is a broken clock."""
@@ -101,7 +101,7 @@ class PartitionIntake:
         filter_until, past_us, sick = self.filter_until, self._past_us, self._sick
         limit_bytes, limit_count = self._limits.size, self._limits.messages
         runs, meet = self.watermarks.runs, self.watermarks.meet
-        unpack = wire.unpack
+        fixed = wire.unpack_fixed
         now = self._clock.monotonic()
         chunk = self._open_chunk()
         groups = chunk.groups
@@ -120,11 +120,15 @@ class PartitionIntake:
                     group = self._group(chunk, value)
                 assert value is not None
                 headers = message.headers()
-                if headers and headers[0][0] == HEADER and type(headers[0][1]) is bytes:
-                    who = unpack(headers[0][1])
-                else:
+                header = headers[0][1] if headers and headers[0][0] == HEADER else None
+                run = None
+                if type(header) is bytes and len(header) > FIXED_BYTES:
+                    version, _, run_id, seq, ts = fixed(header)
+                    if version == VERSION and seq >= 0:
+                        run = runs.get((header[FIXED_BYTES:], run_id))
+                if run is None:
                     who = wire.of_message(headers)  # type: ignore[arg-type]  # list is invariant
-                producer, run_id, seq, ts, _ = who
+                    producer, run_id, seq, ts, _ = who
                 if size > too_large:
                     raise BadMessageError(Reason.TOO_LARGE, f"expected at most {too_large} bytes, found {size}")
                 append = message.timestamp()[1] * 1000
@@ -135,16 +139,14 @@ class PartitionIntake:
                     raise BadMessageError(Reason.IN_FUTURE, _times(ts, append))
                 if ts < floor_us or (past_us is not None and age > past_us):
                     raise BadMessageError(Reason.TOO_OLD, _times(ts, append))
-                key = (producer, run_id)
-                run = runs.get(key)
                 if run is None:
-                    run = meet(key)
+                    run = runs.get((producer.encode(), run_id)) or meet((producer, run_id))
                 head = run.head
                 if not (head and value.startswith(head, PREFIX_BYTES)):
-                    run.head = head = read_head(value, who)
+                    run.head = head = read_head(value, wire.of_message(headers))  # type: ignore[arg-type]
                 if not value.startswith(sequel(seq, ts), PREFIX_BYTES + len(head)):
-                    check_sequel(value, head, who)
-                if sick and producer in sick:
+                    check_sequel(value, head, wire.of_message(headers))  # type: ignore[arg-type]
+                if sick and run.key[0] in sick:
                     wrong = self._decodes(message, group)
                     if wrong:
                         raise BadMessageError(Reason.DECODE, wrong)
@@ -167,7 +169,7 @@ class PartitionIntake:
                 else:
                     group.suspects.append(len(group.messages))
                     if run.watermark == UNKNOWN:
-                        chunk.unknown.add(key)
+                        chunk.unknown.add(run.key)
                     if seq > run.highest:
                         run.highest = seq
                 if not group.messages:

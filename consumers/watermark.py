@@ -20,9 +20,10 @@ Key = tuple[str, int]
 class Run:
     """What is known of one run of a producer on one partition."""
 
-    __slots__ = ("head", "highest", "watermark")
+    __slots__ = ("head", "highest", "key", "watermark")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.watermark = UNKNOWN
         self.highest = -1
         """Highest seq read while the watermark was unknown."""
@@ -34,7 +35,8 @@ class Watermarks:
     """The runs of one partition, bounded: the longest unseen ones are forgotten, which only costs look-ups."""
 
     def __init__(self, limit: int = 100_000) -> None:
-        self.runs: dict[Key, Run] = {}
+        self.runs: dict[tuple[bytes, int], Run] = {}
+        """By producer_id in UTF-8, as the header has it, and run_id: a known run is found without decoding."""
         self._limit = limit
 
     def __len__(self) -> int:
@@ -45,12 +47,16 @@ class Watermarks:
         if len(self.runs) >= self._limit:
             for old in list(self.runs)[: max(1, self._limit // 10)]:
                 del self.runs[old]
-        run = self.runs[key] = Run()
+        run = self.runs[_raw(key)] = Run(key)
         return run
 
     def learn(self, stored: Iterable[tuple[Key, int]]) -> None:
         """Take over what the store holds: (key, its max(seq) or -1) of runs that were unknown."""
         for key, max_seq in stored:
-            run = self.runs.get(key)
+            run = self.runs.get(_raw(key))
             if run is not None and run.watermark == UNKNOWN:
                 run.watermark = max(max_seq, run.highest)
+
+
+def _raw(key: Key) -> tuple[bytes, int]:
+    return key[0].encode(), key[1]

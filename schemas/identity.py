@@ -13,7 +13,9 @@ HEADER = "gpufleet"
 _FIXED = struct.Struct(">BBqqq")
 FIXED_BYTES = _FIXED.size
 """producer_id follows after so many."""
-_VERSION = 1
+unpack_fixed = _FIXED.unpack_from
+"""(version, ticks, run_id, seq, ts) of a header of at least so many bytes, nothing checked."""
+VERSION = 1
 MAX_PRODUCER_ID_BYTES = 255
 
 
@@ -39,7 +41,7 @@ def pack(identity: Identity) -> bytes:
     if not 0 < len(producer) <= MAX_PRODUCER_ID_BYTES:
         raise IdentityError(f"producer_id must be 1 to {MAX_PRODUCER_ID_BYTES} bytes, found {len(producer)}")
     try:
-        return _FIXED.pack(_VERSION, identity.ticks, identity.run_id, identity.seq, identity.ts) + producer
+        return _FIXED.pack(VERSION, identity.ticks, identity.run_id, identity.seq, identity.ts) + producer
     except struct.error as error:
         raise IdentityError(f"identity out of range: {identity}: {error}") from None
 
@@ -49,8 +51,8 @@ def unpack(header: bytes) -> Identity:
     if len(header) <= _FIXED.size:
         raise IdentityError(f"expected more than {_FIXED.size} bytes of identity, found {len(header)}")
     version, ticks, run_id, seq, ts = _FIXED.unpack_from(header)
-    if version != _VERSION:
-        raise IdentityError(f"expected identity version {_VERSION}, found {version}")
+    if version != VERSION:
+        raise IdentityError(f"expected identity version {VERSION}, found {version}")
     if seq < 0 or run_id < 0:
         raise IdentityError(f"run_id and seq cannot be negative, found {run_id} and {seq}")
     try:

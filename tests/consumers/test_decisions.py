@@ -63,14 +63,15 @@ def test_an_insert_that_took_long_makes_the_next_ones_wait_for_their_age() -> No
     assert early(25.0), "what one insert may spend ahead is bounded"
 
 
-def test_while_the_store_is_busy_a_small_batch_of_a_slow_topic_waits_for_twice_its_age(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("slow", "longer"), [("node-events", 2.0), ("node-counters", 4.0)])
+def test_while_the_store_is_busy_a_small_batch_of_a_slow_topic_waits_for_longer(
+    monkeypatch: pytest.MonkeyPatch, slow: str, longer: float
 ) -> None:
     monkeypatch.setattr(flush, "SMALL_BYTES", 5_000)
     clock, node = FakeClock(), Node("n", "s")
     policy = FlushPolicy(ConsumeSettings(kafka={}, inserts_per_second=0.01, flush_age_s=3.0), clock.now)
 
-    def waiting(count: int, topic: str = "node-counters") -> PartitionIntake:
+    def waiting(count: int, topic: str = slow) -> PartitionIntake:
         one = intake(topic, clock)
         one.take([FakeMessage(node.event(topic, ts=TS), i) for i in range(count)])
         assert (one.waiting_bytes < 5_000) == (count == 1)
@@ -82,7 +83,9 @@ def test_while_the_store_is_busy_a_small_batch_of_a_slow_topic_waits_for_twice_i
     assert policy.choose([fast], set(), clock.now) is not None
     assert policy.choose([small], set(), clock.now) is None
     assert policy.choose([large], set(), clock.now) is not None
-    clock.now += 3.0
+    clock.now += 3.0 * longer - 3.2
+    assert policy.choose([small], set(), clock.now) is None
+    clock.now += 0.2
     assert policy.choose([small], set(), clock.now) is not None
 
 

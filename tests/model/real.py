@@ -147,8 +147,8 @@ class RealConsumer:
     def view(self) -> dict[str, object]:
         """What is to be the same as in the model."""
         runs = {
-            (name, 99 if run.watermark == UNKNOWN else run.watermark, run.highest)
-            for (name, _), run in self.intake.watermarks.runs.items()
+            (run.key[0], 99 if run.watermark == UNKNOWN else run.watermark, run.highest)
+            for run in self.intake.watermarks.runs.values()
         }
         waiting = [m for chunk in self.intake.waiting for group in chunk.groups.values() for m in group.messages]
         suspects = sum(len(g.suspects) for chunk in self.intake.waiting for g in chunk.groups.values())
