@@ -163,13 +163,18 @@ ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
 
 def _by_node() -> Panel:
     minutes = SICK_SUMS.rows("site, node_id, minutes", f"{_WRONG} AND {SCOPE}", fine="site, node_id, 1 AS minutes")
-    sql = f"""WITH worst AS
+    # One value and not a table: a table would be computed again wherever it is named.
+    sql = f"""WITH
 (
-    SELECT site, node_id FROM {minutes}
-    GROUP BY site, node_id ORDER BY sum(minutes) DESC, node_id LIMIT 15
-)
+    SELECT groupArray((toString(site), toString(node_id)))
+    FROM
+    (
+        SELECT site, node_id FROM {minutes}
+        GROUP BY site, node_id ORDER BY sum(minutes) DESC, node_id LIMIT 15
+    )
+) AS worst
 SELECT {SICK.time}, toString(node_id) AS series, max(state) AS "Value"
-FROM {gpu_state("tenant != '' AND (site, node_id) IN (SELECT site, node_id FROM worst)")}
+FROM {gpu_state("tenant != '' AND (site, node_id) IN (SELECT arrayJoin(worst))")}
 GROUP BY time, series
 ORDER BY time, series"""
     return timeline(
