@@ -27,7 +27,7 @@ Examples:
   gpufleet grafana render --output ./provisioning --path /etc/grafana/provisioning
   gpufleet grafana plan
   gpufleet grafana apply --customer anthropic
-`plan` and `apply` need the extra grafana, in an environment of its own: make grafana ARGS=plan""",
+These need the extra grafana, in an environment of its own: make grafana ARGS=plan""",
 )
 def command() -> None:
     """Provision a Grafana (12 or newer): organisations, data sources, dashboards, alert rules.

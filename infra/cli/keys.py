@@ -77,7 +77,7 @@ def new(settings: Settings, file: Path | None, site: str | None, since: str | No
 
     path = _path(settings, file)
     held = _read(path) if path.exists() else SiteKeys(())
-    key = SiteKey(site or settings.site.name, secrets.token_bytes(32), _time(since) if since else _now())
+    key = SiteKey(site or settings.site.name, secrets.token_bytes(32), _time(since, "--from") if since else _now())
     if not dry_run:
         _write(path, replace(held, keys=(*held.keys, key)))
     named = key.id.hex() if not dry_run else "with a new id"
@@ -106,7 +106,7 @@ def derive(
 ) -> None:
     """Print the keys of producers, for their setting signing.key_file. The same every time, until one is revoked.
 
-    A folder as --output gets a file NODE.keys for each --node.
+    A folder as --output gets a file NODE.keys for each --node; of several nodes it is one, made if need be.
     """
     from schemas.signing_keys import derived, render_producer_keys
 
@@ -118,6 +118,8 @@ def derive(
         known = ", ".join(f"{k.id.hex()} of {k.site}" for k in keys.keys)
         raise UsageError(f"no such site key of {site} in use: there are {known}")
     made = [derived(keys, chosen, *who) for who in whose]
+    if output is not None and len(nodes) > 1:
+        _folder(output)
     if output is None:
         click.echo(render_producer_keys(made), nl=False)
         return
@@ -184,7 +186,7 @@ def retire(settings: Settings, key_id: str, until: str, file: Path | None, dry_r
     """Give a site key its last day. What is in the log by then stays good."""
     path = _path(settings, file)
     keys = _read(path)
-    end = _time(until)
+    end = _time(until, "--at")
     if not any(key.id.hex() == key_id for key in keys.keys):
         raise UsageError(f"no site key {key_id} in {path}; there are {', '.join(k.id.hex() for k in keys.keys)}")
     after = replace(keys, keys=tuple(replace(k, until_us=end) if k.id.hex() == key_id else k for k in keys.keys))
@@ -220,12 +222,16 @@ def revoke(
     path = _path(settings, file)
     keys = _read(path)
     site = site or settings.site.name
-    start = _time(since) if since else _now()
+    if all(key.site != site for key in keys.keys):
+        raise UsageError(f"no site key of {site} in {path}: its keys are of {_sites(keys)}")
+    start = _time(since, "--at") if since else _now()
     for who in _who(nodes, tenant, scope, producers):
         below = keys.serial(site, *who) + 1
         keys = replace(keys, revoked=(*keys.revoked, Revoked(site, *who, below, start)))
         done = "would be refused" if dry_run else "are refused"
-        click.echo(f"keys of {who[0].word} {who[1]} as {who[2]} below serial {below} {done} from {_text(start)} on")
+        click.echo(
+            f"keys of {who[0].word} {who[1]} of {site} as {who[2]} below serial {below} {done} from {_text(start)} on"
+        )
     if not dry_run:
         _write(path, keys)
 
@@ -241,12 +247,27 @@ def _who(
     if nodes:
         if producers:
             raise UsageError("a node's producer id is the node's name: leave --producer out")
+        for node in nodes:
+            if not node or "/" in node:
+                raise UsageError(f"--node expects the name of a node, without '/', found {node!r}")
         return [(Scope.NODE, node, node) for node in nodes]
     if not producers:
         raise UsageError("say which producer: --producer ID, e.g. usage-replay@HOST or lease-cli@HOST")
     if tenant:
         return [(Scope.TENANT, tenant, producer) for producer in producers]
     return [(Scope[str(scope).upper()], producer, producer) for producer in producers]
+
+
+def _sites(keys: SiteKeys) -> str:
+    return ", ".join(dict.fromkeys(key.site for key in keys.keys)) or "no site"
+
+
+def _folder(path: Path) -> None:
+    """Have a folder there, for its owner alone when it is made."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output of several nodes is a folder, and {path} cannot be one: {error.strerror}") from None
 
 
 def _path(settings: Settings, file: Path | None) -> Path:
@@ -291,14 +312,14 @@ def _as_file(name: str) -> str:
     return name.replace("/", "_")
 
 
-def _time(text: str) -> int:
+def _time(text: str, option: str) -> int:
     from producers.checks import zoned_time
     from producers.errors import InputError
 
     try:
-        return zoned_time(text, "the time")
-    except InputError as error:
-        raise UsageError(str(error)) from None
+        return zoned_time(text, option)
+    except InputError:
+        raise UsageError(f"{option} expects a time with its zone, as 2026-11-01T00:00:00Z, found {text!r}") from None
 
 
 def _now() -> int:

@@ -121,6 +121,8 @@ def shot(
     pairs = [text.partition("=") for text in variables]
     if not all(equals for _, equals, _ in pairs):
         raise UsageError("--var expects NAME=VALUE")
+    if not out.parent.is_dir():
+        raise UsageError(f"cannot write {out}: there is no folder {out.parent}")
     asked = Shot(
         board=dashboard,
         width=width,

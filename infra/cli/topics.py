@@ -125,6 +125,9 @@ def acl(settings: Settings, really: bool, prune: bool, dry_run: bool, as_json: b
     """
     from infra.kafka.acls import Role, rules
 
+    for role, names in users.items():
+        if any(not name.strip() or name.strip() == "*" for name in names):
+            raise UsageError(f"--{role} expects the name of one user; an empty name or '*' would let anybody in")
     group = settings.consume.group_id
     wanted = [rule for role, names in users.items() for name in names for rule in rules(Role(role), name, group)]
     wanted = list(dict.fromkeys(wanted))

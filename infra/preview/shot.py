@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from infra.config import Settings
 from infra.errors import UnreachableError, UsageError
+from infra.grafana.expand.timerange import TimeRangeError, parse_range
 from infra.preview import chromium
 from infra.preview.boards import Boards, NotFoundError
 from infra.preview.chromium import Page
@@ -42,11 +46,16 @@ class Shot:
     """Without the page's head."""
 
     @property
+    def range(self) -> tuple[str, str]:
+        """From and to, of which one at least was said."""
+        return self.start or "now-6h", self.end or "now"
+
+    @property
     def address(self) -> str:
         """Path and query of the page."""
         query = {f"var-{name}": value for name, value in self.variables.items()}
         if self.start or self.end:
-            query |= {"from": self.start or "now-6h", "to": self.end or "now"}
+            query |= dict(zip(("from", "to"), self.range, strict=True))
         if self.panel is not None:
             query["viewPanel"] = str(self.panel)
         if self.tenant:
@@ -68,7 +77,8 @@ class Taken:
 def take(settings: Settings, shot: Shot, program: str | None = None) -> Taken:
     """Serve, open, wait until everything is drawn, take the picture.
 
-    UsageError for a board, variable or tenant that is not there; UnreachableError when browser or store do not answer.
+    UsageError for a board, variable, time or tenant that is not there; UnreachableError when browser or store do not
+    answer. SIGTERM ends it as Ctrl-C does, and the browser with it.
     """
     try:
         board = Boards()[shot.board].dashboard
@@ -78,11 +88,24 @@ def take(settings: Settings, shot: Shot, program: str | None = None) -> Taken:
     if unknown:
         known = ", ".join(variable.name for variable in board.variables) or "none"
         raise UsageError(f"{board.title} has no variable {', '.join(sorted(unknown))}; it has {known}")
+    if board.audience == "customer" and not shot.tenant:
+        raise UsageError(f"{board.title} is a customer's board: choose whose view with --as TENANT")
+    try:
+        parse_range(*shot.range, int(time.time() * 1000))
+    except TimeRangeError as error:
+        raise UsageError(str(error)) from None
     chromium.find(program)
-    return asyncio.run(_take(settings, shot, program))
+    try:
+        return asyncio.run(_take(settings, shot, program))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _take(settings: Settings, shot: Shot, program: str | None) -> Taken:
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # beside the main thread nobody signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with running(settings, host="127.0.0.1", port=0) as url, chromium.browser(program) as page:
         await page.size(shot.width, shot.height)
         await page.open(url + shot.address)

@@ -14,3 +14,11 @@ def test_the_embedded_broker_has_no_acls_and_says_so(embedded_broker: EmbeddedBr
     done = gpufleet("topics", "acl", "--agent", "agents", "--apply", *more, "--set", where)
     assert done.returncode == 2
     assert "keeps no ACLs" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", " ", "*"])
+def test_nobody_and_everybody_are_no_user(name: str) -> None:
+    done = gpufleet("topics", "acl", "--agent", name)
+    assert done.returncode == 2
+    assert "--agent expects the name of one user" in done.stderr
+    assert not done.stdout

@@ -51,11 +51,19 @@ def test_a_picture_without_a_browser_says_what_is_missing(tmp_path: Path, monkey
         (["fleet", "--var", "shoe=42"], "Fleet has no variable shoe; it has site"),
         (["fleet", "--var", "site"], "--var expects NAME=VALUE"),
         (["fleet", "--browser", "/nowhere/chrome"], "/nowhere/chrome"),
+        (["fleet", "--from", "garbage"], "garbage"),
+        (["fleet", "--from", "now", "--to", "now-1h"], "a range that ends after its start"),
+        (["usage"], "Usage and caps is a customer's board: choose whose view with --as TENANT"),
     ],
 )
 def test_a_picture_of_what_is_not_there_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:
     result = invoke("shot", *arguments, "--out", str(tmp_path / "x.png"))
     assert (result.exit_code, says in result.output) == (2, True), result.output
+
+
+def test_a_picture_that_cannot_be_written_is_not_drawn(tmp_path: Path) -> None:
+    result = invoke("shot", "fleet", "--out", str(tmp_path / "no" / "x.png"), "--browser", "/nowhere/chrome")
+    assert (result.exit_code, f"there is no folder {tmp_path / 'no'}" in result.output) == (2, True), result.output
 
 
 def test_without_the_chart_library_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,6 @@ def test_a_producer_s_keys_are_the_same_every_time_and_good_for_it_alone(file: P
     assert not any(secret in first.stdout for secret in re.findall(r'secret = "(\w+)"', file.read_text()))
 
     folder = tmp_path / "agents"
-    folder.mkdir()
     assert keys(
         "derive", "--file", str(file), "--site", SITE, "--node", "n1", "--node", "n2", "--output", str(folder)
     ).exit_code == 0  # fmt: skip
@@ -126,7 +125,10 @@ def test_rotation_and_revocation_by_command(file: Path) -> None:
         (["derive", "--node", "n1", "--site", "elsewhere"], "no such site key of elsewhere"),
         (["derive", "--node", "n1", "--site", SITE, "--key", "abcd0123"], "no such site key"),
         (["retire", "abcd0123", "--at", "2026-12-01T00:00:00Z"], "no site key abcd0123"),
-        (["retire", "abcd0123", "--at", "tomorrow"], "must be a time with a zone"),
+        (["retire", "abcd0123", "--at", "tomorrow"], "--at expects a time with its zone, as 2026-11-01T00:00:00Z"),
+        (["revoke", "--node", "n1", "--site", "elsewhere"], "no site key of elsewhere in"),
+        (["derive", "--node", "a/b", "--site", SITE], "without '/', found 'a/b'"),
+        (["derive", "--node", "n1", "--node", "n2", "--site", SITE, "--output", "/dev/null"], "is a folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(file: Path, arguments: list[str], expected: str) -> None:
