@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ def command(
         click.echo(text, err=True)
 
     client = connect_store(settings, admin=True)
+    before = signal.signal(signal.SIGTERM, _as_interrupt)  # a supervisor's stop ends as Ctrl-C does
     try:
         work = work_on(settings, client, table, max_rows_per_s, say)
         garbage.settle()
@@ -95,7 +97,17 @@ def command(
     except (RebuildError, ConsumerError) as error:
         raise GpufleetError(str(error)) from error
     finally:
+        signal.signal(signal.SIGTERM, before)
         client.close()
+
+
+CUT_SHORT = (
+    "stopped in the middle of an exchange: rows that came in meanwhile are missing until the same command is run again"
+)
+
+
+def _as_interrupt(*_signal: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, *, swap: bool) -> Report:
@@ -112,7 +124,12 @@ def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, 
         job = work.build(start, end)
         report = work.compare(job)
         if swap:
-            exchange(work, job)
+            try:
+                exchange(work, job)
+            except KeyboardInterrupt:
+                if job.swapping:
+                    work.means.say(CUT_SHORT)
+                raise
     else:
         job = work.build(start, end)
         report = work.compare(job)

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -158,7 +159,8 @@ class Page:
 async def browser(program: str | None = None) -> AsyncIterator[Page]:
     """A fresh headless browser with one tab; gone afterwards, with its profile."""
     path = find(program)
-    with tempfile.TemporaryDirectory(prefix="gpufleet-chromium-", ignore_cleanup_errors=True) as profile:
+    profile = tempfile.mkdtemp(prefix="gpufleet-chromium-")
+    try:
         flags = [*_FLAGS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             flags.append("--no-sandbox")  # its sandbox refuses to run as root; it opens our own page only
@@ -181,6 +183,8 @@ async def browser(program: str | None = None) -> AsyncIterator[Page]:
                     await page.close()
         finally:
             await _end(process)
+    finally:
+        await _removed(profile)
 
 
 async def _port(file: Path, process: asyncio.subprocess.Process) -> int:
@@ -212,6 +216,17 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         except TimeoutError:
             process.kill()
             await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _removed(profile: str) -> None:
+    """Remove a folder that processes which were just killed may still write to."""
+    for _ in range(50):
+        shutil.rmtree(profile, ignore_errors=True)
+        if not Path(profile).exists():
+            return
+        await asyncio.sleep(0.1)
 
 
 def _thrown(details: dict[str, Any]) -> str:

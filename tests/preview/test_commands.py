@@ -14,12 +14,14 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from infra.cli.main import cli
 from infra.preview import charts, chromium
 from infra.up.preview import Preview
+from tests.consumers.running import eventually
 from tests.preview.support import need_chromium
 
 if TYPE_CHECKING:
@@ -64,6 +66,28 @@ def test_a_picture_of_what_is_not_there_is_refused(tmp_path: Path, arguments: li
 def test_a_picture_that_cannot_be_written_is_not_drawn(tmp_path: Path) -> None:
     result = invoke("shot", "fleet", "--out", str(tmp_path / "no" / "x.png"), "--browser", "/nowhere/chrome")
     assert (result.exit_code, f"there is no folder {tmp_path / 'no'}" in result.output) == (2, True), result.output
+
+
+@pytest.mark.browser
+def test_a_picture_that_is_called_off_takes_its_browser_along(tmp_path: Path) -> None:
+    need_chromium()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        store = f"store.url=http://127.0.0.1:{silent.getsockname()[1]}"
+        command = ["preview", "shot", "fleet", "--out", str(tmp_path / "x.png"), "--set", store]
+        with subprocess.Popen(
+            [sys.executable, "-m", "infra.cli.main", *command],
+            cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        ) as process:
+            eventually(lambda: any(tmp_path.glob("gpufleet-chromium-*/DevToolsActivePort")))
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 130
+    assert started
+    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not list(tmp_path.glob("gpufleet-chromium-*"))
 
 
 def test_without_the_chart_library_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,7 @@ def test_an_exchange_cut_short_is_finished_by_the_next_run(
     with pytest.raises(KeyboardInterrupt):
         place.run(topic, swap=True)
     monkeypatch.undo()
+    assert "until the same command is run again" in place.said[-1]
     assert counts(place.ch, topic, place.site)[0] < len(place.sent)
     report = place.run(topic)
     assert report.put_back
