@@ -81,7 +81,7 @@ def running(store: StoreProcess, given: ConsumeSettings, **kwargs: Any) -> Runni
     return Running(Consumer(given, events, **kwargs), expect_error=expect_error)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 60.0, why: str = "") -> None:
+def eventually(what: Callable[[], bool], timeout_s: float = 120.0, why: str = "") -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + timeout_s
     while not what():

@@ -67,7 +67,7 @@ def test_the_audit_of_a_running_stack_is_clean(live: Up) -> None:
         return report
 
     # Windows that the projector has still to compute are not compared: ask until there are others.
-    assert until(lambda: (report := audit())["windows_checked"] and report, 60, 2.0)["gpu_samples"] > 0
+    assert until(lambda: (report := audit())["windows_checked"] and report, 180, 2.0)["gpu_samples"] > 0
 
 
 def test_an_injected_fault_makes_a_gpu_sick(live: Up) -> None:

@@ -115,10 +115,10 @@ def check_attribution(live: Up, spans: list[tuple[str, datetime | None]], *, win
         for table in tables
     )
     with live.client() as client:
-        until(lambda: not any(row["wrong"] for row in query(client, wrong)), 60, 0.5)
+        until(lambda: not any(row["wrong"] for row in query(client, wrong)), 180, 0.5)
         assert all(row["rows"] for row in query(client, wrong))
         for tenant, _ in spans[1:] if windows else ():
-            until(lambda tenant=tenant: windows_are_right(client, tenant), 60, 0.5)  # type: ignore[misc]
+            until(lambda tenant=tenant: windows_are_right(client, tenant), 180, 0.5)  # type: ignore[misc]
 
 
 def windows_are_right(client: Client, tenant: str) -> bool:
