@@ -240,6 +240,7 @@ def _who(
     nodes: tuple[str, ...], tenant: str | None, scope: str | None, producers: tuple[str, ...]
 ) -> Iterable[tuple[Scope, str, str]]:
     """(scope, subject, producer id) of each producer that the options name."""
+    from producers.agent.settings import NODE_NAME
     from schemas.signing import Scope
 
     if bool(nodes) + bool(tenant) + bool(scope) != 1:
@@ -248,8 +249,8 @@ def _who(
         if producers:
             raise UsageError("a node's producer id is the node's name: leave --producer out")
         for node in nodes:
-            if not node or "/" in node:
-                raise UsageError(f"--node expects the name of a node, without '/', found {node!r}")
+            if not NODE_NAME.fullmatch(node):
+                raise UsageError(f"--node expects a name that an agent can have, as a host's; found {node!r}")
         return [(Scope.NODE, node, node) for node in nodes]
     if not producers:
         raise UsageError("say which producer: --producer ID, e.g. usage-replay@HOST or lease-cli@HOST")

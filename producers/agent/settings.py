@@ -11,7 +11,7 @@ from producers.spool.settings import SpoolSettings
 MINUTE_MS = 60_000
 MAX_SPREAD = 0.6
 """Later than 60 % of the sending period, and the next stages no longer meet the freshness target."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 SOURCES = ("nvml", "kmsg", "dcgm", "host", "nic")
 
 
@@ -86,7 +86,7 @@ class AgentSettings:
             raise AgentSettingsError(
                 f"sources must be some of {', '.join(SOURCES)}; found {', '.join(unknown) or 'none'}"
             )
-        if not _NAME.fullmatch(self.node_id):
+        if not NODE_NAME.fullmatch(self.node_id):
             raise AgentSettingsError(
                 "node_id must be letters, digits and . _ : - (the first one a letter or digit, at most 128 in all), "
                 f"as in a host name; found {self.node_id!r}"

@@ -127,7 +127,7 @@ def test_rotation_and_revocation_by_command(file: Path) -> None:
         (["retire", "abcd0123", "--at", "2026-12-01T00:00:00Z"], "no site key abcd0123"),
         (["retire", "abcd0123", "--at", "tomorrow"], "--at expects a time with its zone, as 2026-11-01T00:00:00Z"),
         (["revoke", "--node", "n1", "--site", "elsewhere"], "no site key of elsewhere in"),
-        (["derive", "--node", "a/b", "--site", SITE], "without '/', found 'a/b'"),
+        (["derive", "--node", "a/b", "--site", SITE], "a name that an agent can have, as a host's; found 'a/b'"),
         (["derive", "--node", "n1", "--node", "n2", "--site", SITE, "--output", "/dev/null"], "is a folder"),
     ],
 )
