@@ -217,7 +217,7 @@ class Acls:
 
     def _ask(self, future: object) -> list[AclBinding]:
         try:
-            return list(future.result(self._kafka.timeout_s + 5) or ())  # type: ignore[attr-defined]  # a Future
+            return list(future.result() or ())  # type: ignore[attr-defined]  # a Future
         except KafkaException as error:
             reason = error.args[0]
             if reason.code() == KafkaError.SECURITY_DISABLED:

@@ -160,10 +160,14 @@ class Topics:
                 NewTopic(s.wanted.name, s.wanted.partitions, s.wanted.replication, config=dict(s.wanted.config))
                 for s in create
             ]
-            self._wait(self._client.create_topics(new, operation_timeout=self._kafka.timeout_s), "create")
+            timeout_s = self._kafka.timeout_s
+            asked = self._client.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s + 5)
+            self._wait(asked, "create")
         if alter:
             resources = [_alteration(step) for step in alter]
-            self._wait(self._client.incremental_alter_configs(resources), "alter")
+            self._wait(
+                self._client.incremental_alter_configs(resources, request_timeout=self._kafka.timeout_s), "alter"
+            )
         done = [*create, *alter]
         deadline = time.monotonic() + self._kafka.timeout_s
         while not self._shown(done) and time.monotonic() < deadline:
@@ -194,7 +198,7 @@ class Topics:
         wrong = []
         for target, future in futures.items():
             try:
-                future.result(timeout=self._kafka.timeout_s + 5)
+                future.result()
             except KafkaException as error:
                 if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
                     continue  # somebody else was faster; the next plan compares it

@@ -35,7 +35,7 @@ class Backlog:
         # Kept: librdkafka aborts the process when a client's last reference dies in one of its own threads.
         self._admin = admin(kafka)
         described = self._admin.describe_topics(TopicCollection(list(KINDS)), request_timeout=kafka.timeout_s)
-        self._ids = {name: str(future.result(kafka.timeout_s + 5).topic_id) for name, future in described.items()}
+        self._ids = {name: str(future.result().topic_id) for name, future in described.items()}
         self._client = client
         self._ends = ends
 

@@ -204,7 +204,8 @@ class Stack:
         while time.monotonic() < deadline:
             self.check()
             with contextlib.suppress(KafkaException):
-                if client.describe_consumer_groups([group])[group].result(5).state == ConsumerGroupState.STABLE:
+                asked = client.describe_consumer_groups([group], request_timeout=5)
+                if asked[group].result().state == ConsumerGroupState.STABLE:
                     return
             time.sleep(0.1)
 

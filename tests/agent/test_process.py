@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.bench.stub_nvml import Stub
 from infra.embedded.broker import EmbeddedBroker
@@ -25,6 +24,7 @@ from producers.agent.process import decode
 from producers.encode import Message
 from producers.journal import Given, read
 from schemas import identity
+from tests import topics
 from tests.agent.support import until
 from tests.conftest import missing
 
@@ -43,9 +43,7 @@ def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
 
 def create_topics(bootstrap: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in TOPICS], request_timeout=10).values():
-        future.result(10)
+    topics.create(bootstrap, TOPICS)
 
 
 def command(tmp_path: Path, bootstrap: str, *more: str) -> list[str]:

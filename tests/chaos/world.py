@@ -30,6 +30,7 @@ from tests.chaos.disk import Disk
 from tests.chaos.process import Running, Where
 from tests.chaos.proxy import Proxy
 from tests.chaos.roles import TOPICS, consumer, projector
+from tests.topics import made_by
 
 PARTITIONS = {"node-telemetry": 4, "node-counters": 2, "node-events": 2}
 """Of each topic; 1 of the others."""
@@ -135,8 +136,7 @@ class World:
         """The topics, with append times by the broker."""
         config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "4000000", "retention.ms": "-1"}
         wanted = [NewTopic(topic, PARTITIONS.get(topic, 1), 1, config=config) for topic in topics]
-        for future in self.admin.create_topics(wanted).values():
-            future.result(20)
+        made_by(self.admin, wanted)
 
     # --- ways in ------------------------------------------------------------------------------------------------
 

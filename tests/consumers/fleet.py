@@ -11,11 +11,11 @@ from typing import Any
 
 import fastavro
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas import catalogue, framing, identity
 from schemas.catalogue import KINDS, Schema
 from schemas.identity import HEADER, Identity
+from tests import topics
 
 MINUTE_US = 60_000_000
 
@@ -108,15 +108,10 @@ def message(schema: Schema, record: Mapping[str, Any]) -> Sent:
     )
 
 
-def create_topics(bootstrap: str, partitions: int = 4, topics: Iterable[str] = tuple(KINDS)) -> None:
+def create_topics(bootstrap: str, partitions: int = 4, names: Iterable[str] = tuple(KINDS)) -> None:
     """The topics, with append times by the broker."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    wanted = [
-        NewTopic(t, partitions, 1, config={"message.timestamp.type": "LogAppendTime", "max.message.bytes": "4000000"})
-        for t in topics
-    ]
-    for future in admin.create_topics(wanted).values():
-        future.result(20)
+    config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "4000000"}
+    topics.create(bootstrap, names, partitions, config)
 
 
 class Sender:

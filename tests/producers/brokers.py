@@ -6,20 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from producers.encode import Message
 from producers.journal import Journal
 from schemas import identity
 from schemas.identity import Identity
+from tests import topics
 
 TOPIC = "leases"
 
 
 def create_topic(bootstrap: str, topic: str = TOPIC, config: dict[str, str] | None = None) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(topic, 1, 1, config=config or {})]).values():
-        future.result(30)
+    topics.create(bootstrap, [topic], config=config)
 
 
 def message(journal: Journal, producer: str = "p", *, topic: str = TOPIC, size: int = 50) -> Message:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.cli import inject, simulate
 from infra.embedded.broker import EmbeddedBroker
@@ -20,6 +19,7 @@ from producers.simulator.memory import Memory
 from producers.simulator.scenario import load
 from producers.simulator.simulation import TOPICS
 from schemas import identity
+from tests import topics
 
 
 def invoke(command: Any, *arguments: str) -> Result:
@@ -50,9 +50,7 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], says: str) -> None:
 
 
 def test_a_live_simulation_reaches_the_broker_whole(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
-    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
-    for created in admin.create_topics([NewTopic(topic, 1, 1) for topic in TOPICS]).values():
-        created.result(10)
+    topics.create(embedded_broker.bootstrap, TOPICS)
     state = tmp_path / "state"
     settings = ("--set", f"kafka.bootstrap={embedded_broker.bootstrap}", "--set", f"simulate.state_dir={state}")
     result = invoke(simulate.command, "--for", "3s", "--json", *settings)

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from producers.errors import InputError
 from producers.simulator.links import Periodic, load
 from producers.simulator.simulation import TOPICS
 from producers.spool.look import folders, look, size
+from tests import topics
 from tests.simulator.test_cli import invoke, read_all
 from tests.spool.support import MINUTE_US, NOON_US
 
@@ -87,9 +87,7 @@ def test_contact_changes_exactly_when_it_says(start: int, length: int, gap: int,
 def test_a_fleet_spools_between_its_windows_and_the_next_run_sends_the_rest(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    admin = AdminClient({"bootstrap.servers": embedded_broker.bootstrap})
-    for created in admin.create_topics([NewTopic(topic, 1, 1) for topic in TOPICS]).values():
-        created.result(10)
+    topics.create(embedded_broker.bootstrap, TOPICS)
     here = ["--nodes", "2", "--json", "--set", f"kafka.bootstrap={embedded_broker.bootstrap}"]
     here += ["--set", f"simulate.state_dir={tmp_path}", "--set", "agent.spool.drain_kb_per_s=0"]
     # Up to three minutes of event time in three seconds (fewer on a busy machine); contact only early on.
