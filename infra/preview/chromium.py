@@ -160,21 +160,23 @@ async def browser(program: str | None = None) -> AsyncIterator[Page]:
     """A fresh headless browser with one tab; gone afterwards, with its profile."""
     path = find(program)
     profile = tempfile.mkdtemp(prefix="gpufleet-chromium-")
+    says = Path(profile) / "stderr.txt"
     try:
         flags = [*_FLAGS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             flags.append("--no-sandbox")  # its sandbox refuses to run as root; it opens our own page only
-        process = await asyncio.create_subprocess_exec(
-            path,
-            *flags,
-            "about:blank",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with says.open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                path,
+                *flags,
+                "about:blank",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
         try:
-            port = await _port(Path(profile) / "DevToolsActivePort", process)
+            port = await _port(Path(profile) / "DevToolsActivePort", process, says)
             async with aiohttp.ClientSession() as session:
                 page = await _tab(session, port)
                 try:
@@ -187,14 +189,23 @@ async def browser(program: str | None = None) -> AsyncIterator[Page]:
         await _removed(profile)
 
 
-async def _port(file: Path, process: asyncio.subprocess.Process) -> int:
+async def _port(file: Path, process: asyncio.subprocess.Process, says: Path) -> int:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_S
     while loop.time() < deadline and process.returncode is None:
         with contextlib.suppress(OSError, ValueError, IndexError):
             return int(file.read_text().splitlines()[0])
         await asyncio.sleep(0.05)
-    raise UnreachableError(f"the browser did not start (exit code {process.returncode})")
+    if process.returncode is None:
+        raise UnreachableError(f"the browser did not start within {_START_S:g} s")
+    raise UnreachableError(f"the browser ended at its start (exit code {process.returncode}){_reason(says)}")
+
+
+def _reason(says: Path) -> str:
+    """Why Chromium gave up, as the end of a sentence: its fatal line, or the last one."""
+    lines = [line.strip() for line in says.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if ":FATAL:" in line] or lines[-1:]
+    return f": {told[0].partition('] ')[2] or told[0]}" if told else ""
 
 
 async def _tab(session: aiohttp.ClientSession, port: int) -> Page:

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,25 +71,46 @@ def test_a_picture_that_cannot_be_written_is_not_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_a_picture_that_is_called_off_takes_its_browser_along(tmp_path: Path) -> None:
+def test_a_browser_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_chromium()
+    deep = tmp_path / ("x" * 100)  # its socket stands in there, and the name of a socket has 108 bytes
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    result = invoke("shot", "fleet", "--out", str(tmp_path / "x.png"), "--set", "store.url=http://127.0.0.1:9")
+    assert (result.exit_code, "Socket path too long" in result.output) == (3, True), result.output
+    assert not list(deep.glob("gpufleet-chromium-*"))
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Short enough for the socket that Chromium puts into it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.browser
+def test_a_picture_that_is_called_off_takes_its_browser_along(short_folder: Path) -> None:
     need_chromium()
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         store = f"store.url=http://127.0.0.1:{silent.getsockname()[1]}"
-        command = ["preview", "shot", "fleet", "--out", str(tmp_path / "x.png"), "--set", store]
+        command = ["preview", "shot", "fleet", "--out", str(short_folder / "x.png"), "--set", store]
         with subprocess.Popen(
             [sys.executable, "-m", "infra.cli.main", *command],
-            cwd=tmp_path,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
+            cwd=short_folder,
+            env={**os.environ, "TMPDIR": str(short_folder)},
         ) as process:
-            eventually(lambda: any(tmp_path.glob("gpufleet-chromium-*/DevToolsActivePort")))
+            ready = "gpufleet-chromium-*/DevToolsActivePort"
+            eventually(lambda: any(short_folder.glob(ready)) or process.poll() is not None)
+            assert process.returncode is None
             started = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 130
     assert started
     assert not psutil.wait_procs(started, timeout=20)[1]
-    assert not list(tmp_path.glob("gpufleet-chromium-*"))
+    assert not list(short_folder.glob("gpufleet-chromium-*"))
 
 
 def test_without_the_chart_library_serve_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
