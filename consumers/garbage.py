@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-YOUNG = 100_000
+YOUNG = 400_000
 """Net allocations between two collections of the youngest objects (Python's own figure is 700)."""
 
 

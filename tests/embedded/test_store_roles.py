@@ -50,6 +50,24 @@ def test_writers_insert_and_read(fleet: StoreProcess) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("user", ["writer", "reader", "operator"])
+def test_what_was_let_through_once_is_looked_at_again_when_databases_come_and_go(
+    fleet: StoreProcess, user: str
+) -> None:
+    statement = "SELECT n.number FROM numbers(1) AS n"
+    for _ in range(2):
+        assert ask(fleet, user, statement) == (200, "0\n")
+    assert ask(fleet, fleet.username, "CREATE DATABASE n")[0] == 200
+    try:
+        status, text = ask(fleet, user, statement)
+        assert (status, "n.number is outside the database" in text) == (403, True), text
+    finally:
+        ask(fleet, fleet.username, "DROP DATABASE n")
+    assert ask(fleet, user, statement) == (200, "0\n")
+    assert ask(fleet, user, "SELECT * FROM other.t")[0] == 403
+    assert ask(fleet, user, "SELECT * FROM other.t")[0] == 403, "a refusal is not taken for a yes"
+
+
 def test_readers_see_everything_of_the_database(fleet: StoreProcess) -> None:
     assert ask(fleet, "reader", "SELECT count() FROM gpufleet.samples SETTINGS max_threads = 1") == (200, "13\n")
     assert ask(fleet, "reader", "SELECT count() > 0 FROM system.parts") == (200, "1\n")

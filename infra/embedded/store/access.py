@@ -55,6 +55,7 @@ class Access:
 
     def __init__(self, engine: Engine, gate: Gate, database: str, limits: TenantLimits) -> None:
         self._engine, self._gate, self._database, self._limits = engine, gate, database, limits
+        self.forget = gate.forget
 
     def clear(self, user: User, job: Job) -> Job:
         """The job as it may run. Refusal if it may not; RuntimeError if it cannot be parsed."""

@@ -260,17 +260,20 @@ class Server:
                         key, ask.session_timeout_s, self._engine.admin, job.database, job.settings
                     )
                     with opened as connection:
-                        work.execute(job, connection, pipe, self._writes)
+                        self._execute(job, connection, pipe)
                     return
             fresh: Connection = self._access.connect(user, job)
             try:
-                work.execute(job, fresh, pipe, self._writes)
+                self._execute(job, fresh, pipe)
             finally:
                 fresh.close()
         except work.Gone:
             pass
         except BaseException as error:  # noqa: BLE001 - handed to the request that waits for it
             pipe.fail(error)
+
+    def _execute(self, job: work.Job, connection: Connection, pipe: Pipe) -> None:
+        work.execute(job, connection, pipe, self._writes, self._access.forget)
 
     def _kill(self, mark: str) -> None:
         """End a query whose client left, or may no longer ask."""

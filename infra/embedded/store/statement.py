@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 _TOKEN: Final = re.compile(
@@ -28,6 +29,9 @@ each that came before it."""
 OPEN_HEREDOCS: Final = 16
 """Heredocs without an end that are taken for plain text (``$`` may stand in names); what follows one more is passed
 over."""
+
+KNOWN_BYTES: Final = 8 << 10
+"""Statements up to this length are remembered."""
 
 READING: Final = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"})
 
@@ -75,6 +79,16 @@ class Statement:
 
 def head(query: bytes) -> Statement:
     """What `query` begins with; the data of an INSERT may be cut off anywhere."""
+    return _known(query) if len(query) <= KNOWN_BYTES else _head(query)
+
+
+@lru_cache(256)
+def _known(query: bytes) -> Statement:
+    """Programs say the same again and again."""
+    return _head(query)
+
+
+def _head(query: bytes) -> Statement:
     depth = 0
     keyword = ""
     previous, previous_at = b"", 0

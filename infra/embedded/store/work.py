@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,9 +50,10 @@ class Job:
         return self.body.head.keyword in ("SELECT", "WITH")
 
 
-def execute(job: Job, connection: Connection, pipe: Pipe, writes: Writes) -> None:
+def execute(job: Job, connection: Connection, pipe: Pipe, writes: Writes, changed: Callable[[], None]) -> None:
     """Run the job's statement on `connection`. RuntimeError with ClickHouse's text; Gone when the client left; Refusal,
-    also of a statement that was run and whose writes may be lost."""
+    also of a statement that was run and whose writes may be lost. ``changed`` is called before the answer when tables
+    or databases may have come or gone."""
     head = job.body.head
     writes.before(head.keyword)
     if head.keyword == "INSERT":
@@ -67,7 +68,11 @@ def execute(job: Job, connection: Connection, pipe: Pipe, writes: Writes) -> Non
         _stream(job, connection, form, pipe)
         return
     summary = Summary()
-    result = connection.run(job.body.sql, form, job.parameters)
+    try:
+        result = connection.run(job.body.sql, form, job.parameters)
+    finally:
+        if head.keyword not in statement.READING:
+            changed()
     if head.keyword not in statement.READING:
         writes.after()
     data = result.bytes()
