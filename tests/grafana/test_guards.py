@@ -8,10 +8,10 @@ from typing import Final
 
 import pytest
 
-from infra.grafana.expand import Query, TimeRange
+from infra.grafana.expand import Dashboard, Query, TimeRange
 from infra.grafana.expand.comments import without_comments
 from infra.grafana.expand.macros import NOT_IN_4_18, Context, expand_macros, expand_macros_4_19
-from tests.grafana.boards import OPERATOR, QUERIES
+from tests.grafana.boards import BOARDS, OPERATOR, QUERIES
 
 RAW: Final = ("node_telemetry", "node_counters", "gpu_samples", "gpu_counters", "host_samples", "nic_samples")
 USAGE: Final = ("tenant_usage", "tenant_usage_daily", "usage_1m", "usage_1h", "usage_1d", "tenant_headroom")
@@ -97,3 +97,14 @@ def test_every_panel_says_what_it_means_and_what_to_do() -> None:
             if panel.targets:
                 assert len(panel.description) > 40, f"{board.uid}/{panel.id} {panel.title}"
                 assert panel.title
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_titles_of_figures_fit_a_laptop(board: Dashboard) -> None:
+    """At 1440 pixels a column of the grid is 60 wide and a bold letter about 8; frame, menu and sign take 60."""
+    long = [
+        panel.title
+        for panel in board.panels
+        if panel.kind == "stat" and len(panel.title) * 8 > panel.grid["w"] * 60 - 60
+    ]
+    assert not long

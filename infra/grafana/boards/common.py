@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from infra.grafana import colours, links, thresholds, units
@@ -63,16 +63,26 @@ GROUP BY time
     )
 
 
-def freshness(id_: int, windows: str, scope: str, *, width: int = 4, window_s: int = 60) -> Panel:
-    """Age of the newest closed window at the end of the range."""
-    sql = f"""SELECT if(count() = 0, NULL, dateDiff('second', max(ts), $__toTime) - {window_s}) AS "Age of data"
-FROM gpufleet.{windows}
-WHERE ts > $__toTime - 86400 AND ts <= $__toTime - {window_s} AND is_deleted = 0 AND {scope}"""
+def freshness(id_: int, windows: Mapping[str, int], scope: str, *, width: int = 4) -> Panel:
+    """Age of the newest closed windows at the end of the range: of the table that lags most. ``windows``: tables, with
+    the length of a window [s]."""
+    newest = "\n    UNION ALL\n".join(
+        f"""    SELECT max(ts) + {window_s} AS until FROM gpufleet.{table}
+    WHERE ts > $__toTime - 86400 AND ts <= $__toTime - {window_s} AND is_deleted = 0 AND {scope}
+    HAVING count() > 0"""
+        for table, window_s in windows.items()
+    )
+    sql = f"""SELECT if(count() < {len(windows)}, NULL, dateDiff('second', min(until), $__toTime)) AS "Age of data"
+FROM
+(
+{newest}
+)"""
     return stat(
         id_,
         "Age of the data",
         sql,
-        means="Time from the end of the newest closed window to the end of the range; no data = nothing within a day.",
+        means="Time from the end of the newest closed window to the end of the range, of the table that lags most; no "
+        "data = one had nothing within a day.",
         do="Minutes old: the projector or the consumer is behind, see Pipeline. Everything else on the board is that "
         "old, too.",
         unit=units.SECONDS,

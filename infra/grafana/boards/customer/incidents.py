@@ -69,7 +69,7 @@ WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_ou
         ),
         stat(
             Incidents.XIDS,
-            "XIDs of your applications",
+            "Application XIDs",
             f"""SELECT count() AS "XIDs"
 FROM gpufleet.xids
 WHERE ts >= $__fromTime AND ts <= $__toTime AND {_EVENTS} AND action = 'restart_app'""",

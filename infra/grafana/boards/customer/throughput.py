@@ -69,7 +69,7 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             Throughput.TTFT_NOW,
-            "Time to first token, p95",
+            "First token, p95",
             f'SELECT {histogram.percentile(0.95)} AS "p95"\nFROM {ttft}',
             unit=units.MILLISECONDS,
             decimals=0,

@@ -40,13 +40,13 @@ def _now() -> tuple[Panel, ...]:
     return (
         stat(
             Usage.NEAREST_CAP,
-            "Nearest cap",
+            "Nearest usage cap",
             f'SELECT max(used / limit_) AS "Nearest cap"\nFROM {limits.HEADROOM}\nWHERE limit_ > 0\nHAVING count() > 0',
             unit=units.RATIO,
             decimals=0,
             steps=thresholds.CAP_SHARE,
             means="The fullest of your limits of requests, messages and tokens: used of allowed, at the end of the "
-            "range.",
+            "range. GPUs and power, of which all may be in use for months, are in Headroom.",
             do="From 80 %: ask for a raise, or move load; Headroom below names it.",
         ),
         stat(
@@ -119,17 +119,18 @@ _HOURS: Final = "greatest(1, dateDiff('hour', toStartOfHour($__fromTime + 3599),
 
 
 def _headroom() -> Panel:
-    sql = f"""SELECT limit_name, {_WINDOW} AS window, product, model, tier, limit_ AS allowed, used,
+    sql = f"""SELECT limit_name, {_UNIT} AS unit, {_WINDOW} AS window, product, model, tier, limit_ AS allowed, used,
     limit_ - used AS free, if(limit_ > 0, used / limit_, NULL) AS used_share, per_s * 60 AS per_minute,
     if(isNull(per_s), NULL, {limits.TIME_TO_CAP}) AS to_cap, since
 FROM {limits.HEADROOM_AND_LEVELS}
-ORDER BY used_share DESC NULLS LAST, limit_name, window, product"""
+ORDER BY window_s = 0, used_share DESC NULLS LAST, limit_name, window, product"""
     return table(
         Usage.HEADROOM,
         "Headroom, the nearest cap first",
         sql,
         {
             "limit_name": Column("Limit"),
+            "unit": Column("Unit", width=90),
             "window": Column("Window", width=90),
             "product": Column("Product"),
             "model": Column("Model"),
@@ -144,17 +145,20 @@ ORDER BY used_share DESC NULLS LAST, limit_name, window, product"""
         },
         height=9,
         means="Each limit in force at the end of the range, and what is taken of it in the window that ends with the "
-        "newest known minute. GPUs and power are levels. An empty product, model or tier = all.",
+        "newest known minute. GPUs and power are levels, and come last. An empty product, model or tier = all.",
         do="The top line is what your users meet next: raise it first. Empty time to the cap: not at this rate.",
     )
 
 
+_UNIT: Final = """transform(toString(limit_name), ['input_tokens', 'output_tokens', 'gpu_quota', 'power_cap'],
+        ['tokens', 'tokens', 'GPUs', 'W'], toString(limit_name))"""
 _WINDOW: Final = """transform(window_s, [0, 60, 18000, 604800], ['level', 'a minute', '5 hours', 'a week'],
         concat(toString(window_s), ' s'))"""
 
 
 def _bars() -> Panel:
-    sql = f"""SELECT {limits.NAME} AS name, if(limit_ > 0, used / limit_, NULL) AS "Used"
+    sql = f"""SELECT concat({limits.NAME}, if(uniqExact(site) OVER () > 1, concat(', ', toString(site)), '')) AS name,
+    if(limit_ > 0, used / limit_, NULL) AS "Used"
 FROM {limits.HEADROOM}
 ORDER BY "Used" DESC LIMIT 20"""
     return bargauge(

@@ -76,7 +76,7 @@ WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_ou
             steps=thresholds.ANY_IS_NOTICE,
             links=(links.board("Health", Health.UID, _HERE),),
             means="GPUs in service with something wrong in the newest minute, blast radius included; silent ones "
-            "count beside.",
+            "count beside. One that fell sick late in the minute is here at once, and leaves Healthy a minute later.",
             do="Open Health: it names each, why, since when and what to do.",
         ),
         _figure(
@@ -91,8 +91,8 @@ WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_ou
         ),
         stat(
             Fleet.POWER_NOW,
-            "Power against cap",
-            f"""SELECT {share("sum(power_w_avg)", "sum(power_cap_w)")} AS "Power against cap"
+            "Power of cap",
+            f"""SELECT {share("sum(power_w_avg)", "sum(power_cap_w)")} AS "Power of cap"
 FROM gpufleet.facility_1m FINAL
 WHERE {recent("facility_1m", where=_METER)} AND {_METER}""",
             unit=units.RATIO,
@@ -104,7 +104,7 @@ WHERE {recent("facility_1m", where=_METER)} AND {_METER}""",
             do="Above 97 %: hold job starts and lower power limits before the breaker decides.",
         ),
         common.completeness(Fleet.COMPLETENESS, SCOPE, width=4),
-        common.freshness(Fleet.FRESHNESS, "fleet_10s", SCOPE, width=3, window_s=10),
+        common.freshness(Fleet.FRESHNESS, {"fleet_10s": 10, "health_1m": 60}, SCOPE, width=3),
     )
 
 

@@ -62,7 +62,7 @@ def _now() -> tuple[Panel, ...]:
     return (
         stat(
             Gpu.HEALTH,
-            "Reasons to worry",
+            "What is wrong",
             f"""SELECT {known("uniqExact(reason)")} AS "Reasons"
 FROM gpufleet.sick_1m FINAL
 WHERE ts > $__toTime - 180 AND ts <= $__toTime - 60 AND {SCOPE}""",
@@ -94,7 +94,7 @@ WHERE ts > $__toTime - 180 AND ts <= $__toTime - 60 AND {SCOPE}""",
         ),
         stat(
             Gpu.ACTIVE_NOW,
-            "Tensor pipes busy",
+            "Tensor busy",
             f'SELECT {weighted("tensor_active")} AS "Tensor"\n{minute}',
             unit=units.RATIO,
             decimals=0,
@@ -104,7 +104,7 @@ WHERE ts > $__toTime - 180 AND ts <= $__toTime - 60 AND {SCOPE}""",
         ),
         stat(
             Gpu.AGAINST_PEERS,
-            "SM clock against its job",
+            "SM clock vs its job",
             f"""SELECT clock / median AS "Against peers"
 FROM (SELECT {weighted("clock_sm_mhz")} AS clock {minute.replace("HAVING count() > 0", "")}) AS g,
     (SELECT argMax(clock_sm_mhz_median, ts) AS median FROM gpufleet.job_1m FINAL
@@ -119,7 +119,7 @@ WHERE median > 0 AND clock > 0""",
         ),
         stat(
             Gpu.ECC_NOW,
-            "Uncorrected ECC errors",
+            "Uncorrected ECC",
             f'SELECT argMax(ecc_dbe_volatile, event_ts) AS "ECC"\n{newest}',
             unit=units.of("node-counters", "ecc_dbe_volatile"),
             steps=thresholds.ANY_IS_BAD,

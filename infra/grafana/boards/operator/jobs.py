@@ -23,7 +23,7 @@ def hung_now(id_: int, scope: str) -> Panel:
 def stragglers_now(id_: int, scope: str) -> Panel:
     return _now(
         id_,
-        "Held back by one GPU",
+        "Jobs held back",
         "straggler",
         scope,
         means="Jobs in which a busy GPU's SM clock is below 92 % of the job's median for three minutes, and no "

@@ -106,7 +106,7 @@ HAVING count() > 0""",
         ),
         stat(
             Power.LEAKS,
-            "Coolant loops with trouble",
+            "Loops with trouble",
             f"SELECT countIf(state != 'ok' OR ifNull(leak, false)) AS \"Loops\"\n{_newest('cdu')}\nHAVING count() > 0",
             unit=units.WHOLE,
             steps=thresholds.ANY_IS_BAD,

@@ -58,7 +58,7 @@ def _now() -> tuple[Panel, ...]:
     return (
         stat(
             Rack.REPORTING,
-            "Reporting of in service",
+            "Reporting",
             f'SELECT {share("sum(gpus_reporting)", "sum(gpus_in_service)")} AS "Reporting"\n{health}',
             unit=units.RATIO,
             steps=thresholds.HEALTHY_SHARE,
