@@ -180,7 +180,8 @@ class Stack:
         self.broker.start()
         self._say("store: ClickHouse engine (chDB)")
         self.store = self._start_store()
-        self.settings = self._publish()
+        found_at = self._found_at()
+        self.settings = self._given.with_flags(found_at)
         self._say("topics and tables")
         topics = Topics(admin(self.settings.kafka), self.settings.kafka)
         topics.apply(topics.plan(wanted(self.settings.kafka, self.settings.retention)))
@@ -189,6 +190,9 @@ class Stack:
             migrate(client, render(self.settings))
         finally:
             client.close()
+        # Only now: a command that finds the stack also finds its topics and tables.
+        write_runtime(self.data, found_at)
+        self.settings = load(data=self.data)
 
     def start_consumer(self) -> None:
         """Start the consumer, as a user that may read and insert and nothing else."""
@@ -253,10 +257,10 @@ class Stack:
             )
         return path
 
-    def _publish(self) -> Settings:
-        """Settings with which every gpufleet command finds this stack, in ``data/runtime.toml``."""
+    def _found_at(self) -> dict[str, Any]:
+        """Settings with which every gpufleet command finds this stack: what ``data/runtime.toml`` holds."""
         assert self.store is not None
-        values = {
+        return {
             "site.name": self._given.site.name,
             "kafka.bootstrap": self.broker.bootstrap,
             "store.url": self.store.url,
@@ -270,10 +274,8 @@ class Stack:
             "simulate.state_dir": str(self.journals),
             "consume.projector": False,
             **self._overrides,
+            "kafka.librdkafka": EMBEDDED_OPTIONS if self._kind == "embedded" else KAFKA_OPTIONS,
         }
-        values["kafka.librdkafka"] = EMBEDDED_OPTIONS if self._kind == "embedded" else KAFKA_OPTIONS
-        write_runtime(self.data, values)
-        return load(data=self.data)
 
 
 def _kept_password(path: Path) -> str:
