@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,7 @@ def command(
         raw_days=settings.retention.raw_days,
         in_flight_s=in_flight,
         spooled=list(spooled(folders)),
+        say=(lambda text: click.echo(f"... {text}", err=True)) if sys.stderr.isatty() else lambda _text: None,
     )
     record(client, report, since_when(since) if since else None, node)
     mended = repair(client, report.findings) if mend else None
