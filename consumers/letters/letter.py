@@ -124,6 +124,7 @@ class Group:
     """What they have in common: topic, reason, schema_id, producer, as asked."""
     letters: int
     producers: int
+    """How many are known: a message without a readable header may name none."""
     first: datetime
     last: datetime
     example: Ref

@@ -42,8 +42,9 @@ class Shelf:
         names = "".join(f"{column}, " for column in columns)
         place = "(source_topic, source_partition, source_offset)"
         found = self._rows(
-            f"SELECT {names}count(), uniqExact(source_producer_id), toUnixTimestamp64Micro(min(ts)),"
-            f" toUnixTimestamp64Micro(max(ts)), argMax({place}, ts), argMax(detail, ts),"
+            f"SELECT {names}count(), uniqExactIf(source_producer_id, source_producer_id != ''),"
+            " toUnixTimestamp64Micro(min(ts)), toUnixTimestamp64Micro(max(ts)),"
+            f" argMax({place}, ts), argMax(detail, ts),"
             f" sumMap(map(state, 1)) FROM {self._database}.dead_letter_states WHERE {{where}}"
             + (f" GROUP BY {', '.join(columns)}" if columns else "")
             + " HAVING count() > 0 ORDER BY count() DESC, max(ts) DESC LIMIT {limit:UInt32}",

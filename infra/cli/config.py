@@ -23,7 +23,12 @@ def command() -> None:
     """Show the settings in effect, or write a settings file to start from."""
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet config show --changed
+  gpufleet config show --json"""
+)
 @click.option("--changed", is_flag=True, help="Only what differs from the defaults.")
 @json_option
 @settings_options
@@ -47,7 +52,12 @@ def show(settings: Settings, changed: bool, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet config init
+  gpufleet config init /etc/gpufleet/gpufleet.toml"""
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=Path("gpufleet.toml"))
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(file: Path, force: bool) -> None:
@@ -60,7 +70,13 @@ def init(file: Path, force: bool) -> None:
     click.echo(f"wrote {file}; `gpufleet config show --config {file}` shows what is in effect")
 
 
-@command.command("reference", hidden=True)
+@command.command(
+    "reference",
+    hidden=True,
+    epilog="""\b
+Examples:
+  gpufleet config reference > docs/configuration.md""",
+)
 def reference_page() -> None:
     """The reference page of all settings, Markdown (docs/configuration.md)."""
     click.echo(reference(), nl=False)

@@ -112,7 +112,7 @@ def list_(settings: Settings, asked: Asked, by: str, everything: bool, as_json: 
         what = ", ".join(f"{name} {'-' if value is None else value or '?'}" for name, value in group.values.items())
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(group.states.items()))
         click.echo(f"{group.letters:>9,}  {what}" + (f" ({states})" if everything else ""))
-        producers = f"{group.producers:,} producer{'s' * (group.producers != 1)}"
+        producers = f"{group.producers:,} producer{'s' * (group.producers != 1)}" if group.producers else "nobody known"
         click.echo(f"{'':11}{producers}, {group.first:%Y-%m-%d %H:%M:%S} to {group.last:%Y-%m-%d %H:%M:%S}")
         click.echo(f"{'':11}e.g. {group.example}: {_short(group.detail)}")
     if groups:
@@ -254,6 +254,8 @@ def drop(
                 kept.mark([one.key for one in page], "reopened" if undo else "dropped", who or _me(), why)
     if as_json:
         print_json({"dry_run": dry_run, "undo": undo, "letters": count})
+    elif not count:
+        click.echo(f"no {'dropped or replayed' if undo else 'open'} letters are meant")
     else:
         verb = "opened again" if undo else "dropped"
         click.echo(f"{count:,} letter{'s' * (count != 1)} {'would be ' if dry_run else ''}{verb}")

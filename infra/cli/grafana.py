@@ -37,7 +37,13 @@ def command() -> None:
     """
 
 
-@command.command("plan")
+@command.command(
+    "plan",
+    epilog="""\b
+Examples:
+  gpufleet grafana plan
+  gpufleet grafana plan --json""",
+)
 @_customers
 @_prune
 @json_option
@@ -47,7 +53,13 @@ def plan(settings: Settings, customers: tuple[str, ...], prune: bool, as_json: b
     return _reconcile(settings, customers, prune=prune, dry=True, as_json=as_json)
 
 
-@command.command("apply")
+@command.command(
+    "apply",
+    epilog="""\b
+Examples:
+  gpufleet grafana apply
+  gpufleet grafana apply --customer anthropic --prune""",
+)
 @_customers
 @_prune
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
@@ -58,7 +70,13 @@ def apply(settings: Settings, customers: tuple[str, ...], prune: bool, dry_run: 
     return _reconcile(settings, customers, prune=prune, dry=dry_run, as_json=as_json)
 
 
-@command.command("render")
+@command.command(
+    "render",
+    epilog="""\b
+Examples:
+  gpufleet grafana render --output ./provisioning --path /etc/grafana/provisioning
+  gpufleet grafana render --output ./provisioning --customer anthropic=2 --notify""",
+)
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write, kept in line."
 )

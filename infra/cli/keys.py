@@ -62,7 +62,12 @@ def _who_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet keys new --file /etc/gpufleet/site.keys
+  gpufleet keys new --from 2026-12-01T00:00:00Z --dry-run"""
+)
 @_file_option
 @click.option("--site", help="Site of the key. [default: setting site.name]")
 @click.option("--from", "since", metavar="TIME", help="Sign with it from then on. [default: now]")
@@ -84,7 +89,12 @@ def new(settings: Settings, file: Path | None, site: str | None, since: str | No
     click.echo(f"{'would add' if dry_run else 'added'} site key {named} of {key.site} to {path}")
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet keys derive --node r0001-n01 --output r0001-n01.keys
+  gpufleet keys derive --node r0001-n01 --node r0001-n02 --output keys/"""
+)
 @_file_option
 @_who_options
 @click.option("--site", help="Site of the producer. [default: setting site.name]")
@@ -131,7 +141,12 @@ def derive(
     click.echo(f"{len(made)} key(s) of site key {chosen.id.hex()} in {len(files)} file(s)")
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet keys list --json""",
+)
 @_file_option
 @json_option
 @settings_options
@@ -176,7 +191,11 @@ def list_keys(settings: Settings, file: Path | None, as_json: bool) -> None:
         )
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet keys retire 3f2a91c4 --at 2026-12-01T00:00:00Z"""
+)
 @click.argument("key_id", metavar="ID")
 @click.option("--at", "until", required=True, metavar="TIME", help="Events that the broker gets later are refused.")
 @_file_option
@@ -198,7 +217,11 @@ def retire(settings: Settings, key_id: str, until: str, file: Path | None, dry_r
     click.echo(f"site key {key_id} {'would end' if dry_run else 'ends'} at {_text(end)}")
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet keys revoke --node r0001-n01 --dry-run"""
+)
 @_file_option
 @_who_options
 @click.option("--site", help="Site of the producer. [default: setting site.name]")

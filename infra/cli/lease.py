@@ -37,7 +37,13 @@ def command() -> None:
     """Apply, correct and list leases."""
 
 
-@command.command("apply")
+@command.command(
+    "apply",
+    epilog="""\b
+Examples:
+  gpufleet lease apply leases.toml --dry-run
+  gpufleet lease apply leases.toml --yes""",
+)
 @_FILE
 @_INVENTORY
 @click.option("--reason", default="", help="Why, kept with the events.")
@@ -55,7 +61,12 @@ def apply(
     _make_hold(settings, file, inventory, reason, dry_run, yes, as_json, correcting=False)
 
 
-@command.command("correct")
+@command.command(
+    "correct",
+    epilog="""\b
+Examples:
+  gpufleet lease correct leases.toml --reason "wrong rack" --dry-run""",
+)
 @_FILE
 @_INVENTORY
 @click.option("--reason", required=True, help="Why the past changes, kept with the events.")
@@ -70,7 +81,13 @@ def correct(
     _make_hold(settings, file, inventory, reason, dry_run, yes, as_json, correcting=True)
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet lease list
+  gpufleet lease list --all --json""",
+)
 @click.option("--all", "everything", is_flag=True, help="Also leases that have ended.")
 @json_option
 @settings_options

@@ -27,7 +27,13 @@ def command() -> None:
     """Apply and list a tenant's caps and limits."""
 
 
-@command.command("apply")
+@command.command(
+    "apply",
+    epilog="""\b
+Examples:
+  gpufleet limit apply limits.toml --dry-run
+  gpufleet limit apply limits.toml --yes""",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--reason", default="", help="Why, kept with the events.")
 @click.option("--dry-run", is_flag=True, help="Show the differences and send nothing.")
@@ -69,7 +75,12 @@ def apply(settings: Settings, file: Path, reason: str, dry_run: bool, yes: bool,
         )
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet limit list --tenant anthropic --json""",
+)
 @click.option("--tenant", help="Only this customer's.")
 @json_option
 @settings_options

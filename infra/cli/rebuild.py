@@ -13,6 +13,7 @@ from infra.cli.common import GpufleetError, UsageError, json_option, print_json,
 from infra.cli.consume import _ask, consume_settings
 from infra.cli.project import when
 from infra.config import Settings
+from infra.config.leaves import nearest
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -163,7 +164,9 @@ def work_on(
         given = WindowSettings(raw_days=settings.retention.raw_days, limits=limits)
         return WindowRebuild(PROJECTIONS[table], client, given, throttle, ddl, say)
     if table not in EVENTS:
-        raise UsageError(f"expected one of {', '.join(TABLES)}, found {table!r}")
+        near = nearest(table, TABLES)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(f"expected one of {', '.join(TABLES)}, found {table!r}{hint}")
     known = registry(settings.registry) if settings.registry.url else None
     consume = consume_settings(settings)
     book = SchemaBook(catalogue.by_id(), _ask(known) if known else None, clock, consume.unknown_schema_recheck_s)

@@ -29,7 +29,12 @@ def command() -> None:
     """List, check, register and document the event schemas."""
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet schema list --json""",
+)
 @json_option
 @settings_options
 def list_schemas(settings: Settings, as_json: bool) -> None:
@@ -59,7 +64,12 @@ def list_schemas(settings: Settings, as_json: bool) -> None:
         click.echo(f"{here}  {entry['fingerprint'][:12]}{there}")
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet schema check
+  gpufleet schema check node-events.avsc --topic node-events"""
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--topic", help="The kind of event that FILE is a version of.")
 @json_option
@@ -96,7 +106,11 @@ def _check_file(file: Path, topic: str) -> list[compatibility.Problem]:
     return compatibility.check(definition, [schema.definition for schema in catalogue.versions(topic)])
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet schema register"""
+)
 @click.option("--catalogue", "in_catalogue", is_flag=True, help="Give new .avsc files their ids in schemas/ids.json.")
 @json_option
 @settings_options
@@ -122,7 +136,12 @@ def register(settings: Settings, in_catalogue: bool, as_json: bool) -> None:
         click.echo(none)
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet schema docs --output docs/data-dictionary.md
+  gpufleet schema docs --check"""
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write instead of stdout.")
 @click.option("--check", "only_check", is_flag=True, help=f"Only say whether {DICTIONARY} is fresh.")
 def docs(output: Path | None, only_check: bool) -> None:

@@ -41,7 +41,12 @@ def command() -> None:
     """
 
 
-@command.command("prepare")
+@command.command(
+    "prepare",
+    epilog="""\b
+Examples:
+  gpufleet tenant prepare --dry-run""",
+)
 @_dry_run
 @json_option
 @settings_options
@@ -56,7 +61,13 @@ def prepare(settings: Settings, dry_run: bool, as_json: bool) -> None:
     _say(as_json, dry_run, steps, {}, "roles, profiles and row policies are up to date")
 
 
-@command.command("add")
+@command.command(
+    "add",
+    epilog="""\b
+Examples:
+  gpufleet tenant add anthropic --dry-run
+  gpufleet tenant add anthropic --password-file /etc/gpufleet/tenants/anthropic.password""",
+)
 @click.argument("name")
 @_password_file
 @_dry_run
@@ -65,7 +76,7 @@ def prepare(settings: Settings, dry_run: bool, as_json: bool) -> None:
 def add(settings: Settings, name: str, password_file: Path | None, dry_run: bool, as_json: bool) -> None:
     """Make the tenant NAME, or bring its rights up to date.
 
-    One that exists keeps its password.
+    One that exists keeps its password, whatever --password-file says: `gpufleet tenant rotate` makes new ones.
     """
     from infra.tenants.names import Secret, checked
 
@@ -78,11 +89,19 @@ def add(settings: Settings, name: str, password_file: Path | None, dry_run: bool
     done = _run(tenants, steps, dry_run)
     if done and not known:
         secret.done()
+    if known and password_file is not None:
+        click.echo(f"tenant {name} exists: its password stays, and {password_file} was left as it is", err=True)
     said = {"tenant": name, "existed": known, **_told(secret, shown=done and not known)}
     _say(as_json, dry_run, steps, said, f"tenant {name}: {'up to date' if known else 'added'}")
 
 
-@command.command("rotate")
+@command.command(
+    "rotate",
+    epilog="""\b
+Examples:
+  gpufleet tenant rotate anthropic
+  gpufleet tenant rotate anthropic --finish""",
+)
 @click.argument("name")
 @_password_file
 @click.option("--finish", is_flag=True, help="End a rotation: the password before is good no more.")
@@ -123,7 +142,13 @@ def rotate(
     _say(as_json, dry_run, steps, said, f"tenant {name}: new password; the one before {before}")
 
 
-@command.command("remove")
+@command.command(
+    "remove",
+    epilog="""\b
+Examples:
+  gpufleet tenant remove anthropic --dry-run
+  gpufleet tenant remove anthropic --yes""",
+)
 @click.argument("name")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_dry_run
@@ -149,7 +174,12 @@ def remove(settings: Settings, name: str, yes: bool, dry_run: bool, as_json: boo
     _say(as_json, dry_run, steps, said, f"tenant {name}: {'removed' if existed else 'was not there'}")
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet tenant list --json""",
+)
 @json_option
 @settings_options
 def list_tenants(settings: Settings, as_json: bool) -> None:

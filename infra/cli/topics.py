@@ -40,7 +40,13 @@ def command() -> None:
     """Plan and create Kafka's topics, and who may use them."""
 
 
-@command.command("list")
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gpufleet topics list
+  gpufleet topics list --all --json""",
+)
 @click.option("--all", "everything", is_flag=True, help="Also topics that are not gpufleet's.")
 @json_option
 @settings_options
@@ -69,7 +75,11 @@ def list_topics(settings: Settings, everything: bool, as_json: bool) -> None:
         click.echo("no topics; `gpufleet topics apply` creates them")
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet topics plan"""
+)
 @json_option
 @settings_options
 def plan(settings: Settings, as_json: bool) -> None:
@@ -80,7 +90,12 @@ def plan(settings: Settings, as_json: bool) -> None:
     _refuse_conflicts(steps)
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  gpufleet topics apply --dry-run
+  gpufleet topics apply"""
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
 @settings_options

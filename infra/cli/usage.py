@@ -36,7 +36,13 @@ def command() -> None:
     """Turn a customer's request logs into usage events."""
 
 
-@command.command("replay")
+@command.command(
+    "replay",
+    epilog="""\b
+Examples:
+  gpufleet usage replay requests.csv --tenant anthropic --dry-run
+  gpufleet usage replay requests.jsonl --tenant anthropic --speed 60""",
+)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--tenant", required=True, help="Customer whose requests these are.")
 @click.option("--window", default="60s", show_default=True, help="Length of a window: divides a day.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from infra.cli.main import COMMANDS, cli
+from infra.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -102,7 +102,7 @@ def test_every_example_of_every_help_exists_with_its_options() -> None:
         name: [line.strip() for line in (command.epilog or "").splitlines() if "gpufleet" in line]
         for name, command in every_command(cli)
     }
-    assert set(COMMANDS) <= {name for name, lines in examples.items() if lines}, "every command shows an example"
+    assert not [name for name, lines in examples.items() if not lines], "every command shows an example"
     wrong = {line: wrong_with(part) for lines in examples.values() for line in lines for part in parts(line)}
     assert {line: what for line, what in wrong.items() if what} == {}
     short = {line: lacks(part) for lines in examples.values() for line in lines for part in parts(line)}
