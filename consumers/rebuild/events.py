@@ -288,14 +288,19 @@ class _Progress:
     def __init__(self, say: Say, topic: str, total: int) -> None:
         self._say, self._topic, self._total = say, topic, total
         self._began = self._said = time.monotonic()
+        self._all_read = False
 
     def tell(self, counted: Counted, left: int) -> None:
         now = time.monotonic()
-        if now - self._said < 2.0 and left:
+        if now - self._said < 2.0 and (left or self._all_read):
             return
         if not left and now - self._began < 2.0 and self._said == self._began:
             return  # too short to be worth a word
         self._said = now
+        if self._all_read:
+            self._say(f"{self._topic}: all is read; {counted.rows:,} rows are stored")
+            return
+        self._all_read = not left
         rate = counted.messages / max(0.001, now - self._began)
         share = 1.0 if not self._total else min(1.0, 1.0 - left / self._total)
         eta = f", {left / rate:,.0f} s left" if rate and left else ""

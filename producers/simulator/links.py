@@ -76,7 +76,8 @@ def load(text: str, origin_us: int) -> LinkSchedule:
         return _windows(path, origin_us)
     match = _SPEC.fullmatch(text)
     if match is None:
-        raise InputError(f"expected LENGTH/PERIOD such as 8m/95m or 8m/95m+10m, or a file that exists, found {text!r:.60}")
+        expected = "LENGTH/PERIOD such as 8m/95m or 8m/95m+10m, or a file that exists"
+        raise InputError(f"expected {expected}, found {text!r:.60}")
     length, period = duration_us(match["length"]), duration_us(match["period"])
     offset = duration_us(match["offset"]) if match["offset"] else 0
     if not 0 < length <= period:
