@@ -129,8 +129,8 @@ def test_what_is_taken_of_each_limit_in_its_window(ask: Asking, day: Day, tenant
     keys = ("limit_name", "product", "model", "tier", "allowed")
     assert {tuple(row[key] for key in keys): row["used"] for row in rows} == expected
     assert len(rows) == len(limits)
-    shares = [row["used_share"] for row in rows]
-    assert shares == sorted(shares, reverse=True)
+    shares = [(row["limit_name"] not in day.COUNTED, -row["used_share"]) for row in rows]
+    assert shares == sorted(shares), "limits of usage first, the nearest to its cap on top; then levels"
     counted = {row["used_share"] for row in rows if row["limit_name"] in day.COUNTED}
     assert ask.number(Usage.UID, Usage.NEAREST_CAP) == pytest.approx(max(counted))
     assert {row["Used"] for row in ask.rows(Usage.UID, Usage.HEADROOM_BARS)} == counted
