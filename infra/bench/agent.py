@@ -127,7 +127,7 @@ def _follow(process: subprocess.Popen[bytes], seconds: int, say: Callable[[str],
             break
         cpu_s, rss = _cpu_s(seen), int(seen.memory_info().rss)
         watched.rss.append((round(now - began, 1), rss))
-        watched.peak_bytes = max(rss, _high_water(process.pid))
+        watched.peak_bytes = max(watched.peak_bytes, rss, _high_water(process.pid))
         if steady is None and now - began >= warm_s:
             steady = (now, cpu_s)
         if steady is not None:

