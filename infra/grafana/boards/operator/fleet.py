@@ -226,10 +226,10 @@ GROUP BY time
 
 
 def _heatmap() -> Panel:
-    buckets = ",\n    ".join(
-        f'countIf(least(intDiv(toUInt8(busy * 100), 10), 9) = {tenth}) AS "{tenth * 10}-{tenth * 10 + 10} %"'
-        for tenth in range(10)
-    )
+    # Compared as it is: under a NULL stands 0 / 0, which the store refuses to make an integer of, and least() would
+    # pass the NULL over.
+    tenths = [f"busy >= {n / 10} AND busy < {(n + 1) / 10}" for n in range(9)] + ["busy >= 0.9"]
+    buckets = ",\n    ".join(f'countIf({bound}) AS "{n * 10}-{n * 10 + 10} %"' for n, bound in enumerate(tenths))
     # A long range is a sample of hours: the first of each point.
     sampled = f"({RANGE_S} <= 86400 OR toUnixTimestamp(ts) % {_RACKS.step} < 3600)"
     sql = f"""SELECT
