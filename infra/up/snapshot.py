@@ -58,6 +58,13 @@ SICK = "SELECT reason, count() AS gpus FROM sick_gpus WHERE in_service GROUP BY 
 
 DEAD_LETTERS = "SELECT count() FROM dead_letters"
 
+# Grain: one row. Age of the newest minute that the boards' figures of health can be of; NULL = there is none.
+BEHIND = """
+SELECT if(count() = 0, NULL, dateDiff('second', max(ts) + 60, now()))
+FROM health_1m
+WHERE ts > now() - INTERVAL 2 DAY
+"""
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -74,6 +81,8 @@ class Snapshot:
     sick: dict[str, int] = field(default_factory=dict)
     """GPUs by reason."""
     dead_letters: int = 0
+    minutes_behind_s: float | None = None
+    """Age of the newest minute whose health is computed; a minute or so when nothing is left to catch up with."""
 
 
 def take(client: Client, since_us: int) -> Snapshot:
@@ -87,6 +96,7 @@ def take(client: Client, since_us: int) -> Snapshot:
     shot.tenants = {str(tenant): int(count) for tenant, count in client.query(TENANTS).result_rows}
     shot.sick = {str(cause): int(count) for cause, count in client.query(SICK).result_rows}
     shot.dead_letters = int(client.query(DEAD_LETTERS).result_rows[0][0])
+    shot.minutes_behind_s = client.query(BEHIND).result_rows[0][0]
     return shot
 
 

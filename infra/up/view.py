@@ -40,6 +40,10 @@ QUESTIONS = {
 """Five questions to ask a running fleet, with the SQL that answers them."""
 
 
+KEEPS_UP_S = 240.0
+"""A projector without a backlog has closed every minute that is older."""
+
+
 class View:
     """Progress and state on stderr, so that stdout stays for the answer."""
 
@@ -110,6 +114,7 @@ class View:
                 f"{shot.gpus_reporting} GPUs reporting, {shot.samples_per_s:,.0f} samples/s, "
                 f"freshness p99 {_seconds(shot.freshness_p99_s)}, power {_power(shot)}, "
                 f"dead letters {shot.dead_letters}, lost {lost}, doubled {doubled}"
+                + (f", boards {behind}" if (behind := _behind(shot)) else "")
             )
 
     def _drawn(self, shot: Snapshot, state: str, left_s: float | None, lost: int, doubled: int) -> Panel:
@@ -121,8 +126,12 @@ class View:
         table.add_row("freshness", f"p50 {_seconds(shot.freshness_p50_s)}   p99 {_seconds(shot.freshness_p99_s)}")
         table.add_row("power", _power(shot))
         table.add_row("tenants", "   ".join(f"{name} {gpus:,}" for name, gpus in shot.tenants.items()) or "-")
+        behind = _behind(shot)
         sick = "   ".join(f"{cause} {gpus}" for cause, gpus in shot.sick.items())
-        table.add_row("sick GPUs", Text(sick, style="yellow") if sick else Text("none", style="green"))
+        none = Text("not known yet", style="dim") if behind else Text("none", style="green")
+        table.add_row("sick GPUs", Text(sick, style="yellow") if sick else none)
+        if behind:
+            table.add_row("boards", Text(behind, style="yellow"))
         table.add_row("dead letters", f"{shot.dead_letters:,}")
         style = "green" if lost == doubled == 0 else "bold red"
         table.add_row("lost / doubled", Text(f"{lost} / {doubled}", style=style))
@@ -179,6 +188,16 @@ def print_preview(preview: Preview) -> None:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
+
+
+def _behind(shot: Snapshot) -> str:
+    """How far the projector has still to go through the back-fill, or after it was away; empty when it keeps up."""
+    age_s = shot.minutes_behind_s
+    if age_s is not None and age_s <= KEEPS_UP_S:
+        return ""
+    if age_s is None:
+        return "being filled"
+    return f"{age_s / 3600:.1f} h behind, catching up" if age_s >= 3600 else f"{age_s / 60:.0f} min behind, catching up"
 
 
 def _power(shot: Snapshot) -> str:
