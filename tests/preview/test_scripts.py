@@ -166,6 +166,27 @@ def test_a_moment_without_values_is_a_gap_in_a_stack(tmp_path: Path) -> None:
     in_page(work, tmp_path, given, panels=[panel(1, "timeseries", "SELECT 1", fieldConfig=config)])
 
 
+def test_the_area_under_a_line_ends_where_the_line_does(tmp_path: Path) -> None:
+    rows = [[f"2026-03-10T08:{7 + n:02}:00Z", value] for n, value in enumerate((1, 2, None, 3, 4))]
+    given = answer(("time", "DateTime('UTC')"), ("a", "Nullable(UInt8)"), rows=rows)
+    panels = [
+        panel(n, "timeseries", "SELECT 1", fieldConfig={"defaults": {"custom": custom}, "overrides": []})
+        for n, custom in enumerate(({"fillOpacity": 10}, {"fillOpacity": 10, "spanNulls": True}, {}), 1)
+    ]
+
+    async def work(page: Page) -> None:
+        drawn_ = (
+            "[...document.querySelectorAll('.plot')].map((plot) => [...plot.data].map((trace) => "
+            "[trace.fill ?? '', trace.line.width > 0, [...trace.y]]))"
+        )
+        gap, spanned, bare = await page.evaluate(drawn_)
+        whole = [1, 2, None, 3, 4]
+        assert gap == [["tozeroy", False, [1, 2]], ["tozeroy", False, [3, 4]], ["", True, whole]]
+        assert (spanned, bare) == ([["tozeroy", True, whole]], [["", True, whole]])
+
+    in_page(work, tmp_path, given, panels=panels)
+
+
 def test_tables_have_their_titles_colours_links_and_order(tmp_path: Path) -> None:
     link = {"title": "Node", "url": "/d/one?${__url_time_range}&var-node=${__data.fields.node_id:percentencode}"}
     steps = [{"value": None, "color": "green"}, {"value": 85, "color": "red"}]

@@ -155,7 +155,15 @@ function traces(shown, width, at, bar) {
     const dots = { color, size: sizes(field.values, custom, width, points), line: { width: 0 } };
     const marked = points ? "markers" : Array.isArray(dots.size) || dots.size > 0 ? "lines+markers" : "lines";
     const fill = { fillcolor: transparent(color, fillOpacity) };
-    if (!stack) return [{ ...common, type: "scatter", mode: marked, line, marker: dots, connectgaps: custom.spanNulls === true, ...(fillOpacity ? { fill: "tozeroy", ...fill } : {}) }];
+    if (!stack) {
+      const whole = { ...common, type: "scatter", mode: marked, line, marker: dots, connectgaps: custom.spanNulls === true };
+      if (!fillOpacity) return [whole];
+      // The library would fill across a gap: each stretch of values has an area of its own, under one line.
+      const parts = whole.connectgaps ? [] : stretches(x.length, (row) => field.values[row] !== null);
+      if (parts.length < 2) return [{ ...whole, fill: "tozeroy", ...fill }];
+      const areas = parts.map(([first, last]) => ({ x: x.slice(first, last), y: field.values.slice(first, last), type: "scatter", mode: "lines", line: { color, width: 0 }, hoverinfo: "skip", fill: "tozeroy", ...fill }));
+      return [...areas, whole];
+    }
     // The library would draw a moment without any value as zero: each run of moments with values is a stack of its own.
     return runs(shown, each).map(([first, last], n) => ({
       ...common, type: "scatter", mode: last - first < 2 ? "lines+markers" : "lines", line: { ...line, width: Math.min(1, line.width) }, marker: { color, size: 4 },
@@ -169,13 +177,18 @@ const SHAPES = { stepBefore: "vh", stepAfter: "hv", smooth: "spline" };
 /** Stretches of rows in which any series of the stack has a value. */
 function runs(shown, { stack, times }) {
   const members = shown.filter((each) => each.stack === stack && each.times === times);
+  return stretches(times.length, (row) => members.some(({ field }) => field.values[row] !== null));
+}
+
+/** Stretches [first, last) of rows that hold; one of all rows when they are too many to be drawn one by one. */
+function stretches(rows, holds) {
   const found = [];
-  times.forEach((_, row) => {
-    if (!members.some(({ field }) => field.values[row] !== null)) return;
+  for (let row = 0; row < rows; row += 1) {
+    if (!holds(row)) continue;
     if (found.at(-1)?.[1] === row) found.at(-1)[1] = row + 1;
     else found.push([row, row + 1]);
-  });
-  return found.length <= 40 ? found : [[0, times.length]];
+  }
+  return found.length <= 40 ? found : [[0, rows]];
 }
 
 /** Sizes of dots: all when there are few, else those that stand alone and would not be seen as a line. */
