@@ -238,8 +238,8 @@ def _verdict(hour: Hour) -> str:
     if hour.gone:
         return "left alone: what it is made from is gone"
     if not hour.differs:
-        newer = abs(hour.live - hour.rebuilt)
-        return f"equal as far as it can be judged: {newer:,} rows are newer" if newer else "equal"
+        beyond = abs(hour.live - hour.rebuilt)
+        return f"equal in all that is judged; {beyond:,} rows are not" if beyond else "equal"
     counts = {"missing": hour.missing, "extra": hour.extra, "doubled": hour.doubled, "different": hour.different}
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return f"DIFFERS: {said}" + (f" ({', '.join(hour.columns)})" if hour.columns else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import re
 import socket
 import time
 import urllib.parse
@@ -150,7 +151,7 @@ def shown(reply: bytes) -> str:
 
 
 def test_no_request_of_a_tenant_reads_others_or_ends_the_store(fleet: StoreProcess) -> None:
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(requests())
     def holds(made: tuple[bytes, str]) -> None:
         request, statement = made
@@ -158,14 +159,15 @@ def test_no_request_of_a_tenant_reads_others_or_ends_the_store(fleet: StoreProce
         reply = shown(answer(fleet, request))
         assert SECRET not in reply.replace(statement, "") or SECRET in statement
         assert "root:" not in reply
-        assert "\nX-Evil" not in reply.partition("\r\n\r\n")[0], "a header of its own"
+        head = re.split(r"[\r\n]+", reply.partition("\r\n\r\n")[0])
+        assert not [line for line in head if line.startswith("X-Evil")], "a header of its own"
         assert fleet.password not in reply
         answered.append(request.startswith((b"POST", b"GET")) and b" 200 OK" in reply.encode()[:20])
         assert fleet.ping()
 
     answered: list[bool] = []
     holds()
-    assert sum(answered) > 2, "some of it is understood: mostly 10 to 20 of 150"
+    assert sum(answered) > 10, "some of it is understood"
     assert ask(fleet, fleet.username, "SELECT count() FROM gpufleet.samples") == (200, "13\n")
 
 
