@@ -24,7 +24,7 @@ CHEAP_S = 0.06
 DEEPEST = 20.0
 """Inserts that long ones may spend ahead."""
 FAST_LANE = "node-telemetry"
-SMALL_BYTES = 16 << 20
+SMALL_BYTES = 48 << 20
 """A batch of another topic below this waits, while the budget is overdrawn, ..."""
 PATIENCE = {Retention.HISTORY: 2.0, Retention.TELEMETRY: 4.0}
 """... for so many times ``flush_age_s``."""

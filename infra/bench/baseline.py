@@ -75,7 +75,7 @@ class Beside:
         self._share = min(most, BASELINE_SAMPLES / BURSTS / gpu_samples)
         self._bursts = BURSTS if self._share < most else 1
         self._pause_s = seconds / (self._bursts + 1)
-        self._stop = threading.Event()
+        self._stop, self._worked = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="baseline")
 
     def __enter__(self) -> Self:
@@ -87,6 +87,10 @@ class Beside:
         self._stop.set()
         self._thread.shutdown()
         self._store.stop()
+
+    def done(self) -> bool:
+        """Whether the last burst is over."""
+        return self._worked.is_set()
 
     def result(self) -> Baseline:
         """The sum of all bursts."""
@@ -108,6 +112,7 @@ class Beside:
                 total.gpu_samples += samples
                 total.client_cpu_s += cpu_s
                 total.insert_cpu_s += meter.read()["store"].cpu_s
+        self._worked.set()
         meter = CpuMeter({"store": store.pid})
         for table in TABLES:
             client.command(f"SYSTEM START MERGES {table.name}")

@@ -29,8 +29,9 @@ from producers.simulator.simulation import TOPICS, Simulation, producers
 
 EMBEDDED_CAP_BYTES = 2 << 30
 """What the embedded broker is given: it keeps its log in memory."""
-WARM, ALONE = 0.88, 0.65
-"""Share of the messages left when the consumer counts as warm, and when the projector joins it."""
+WARM, ALONE = 0.88, 0.25
+"""Share of the messages left when the consumer counts as warm, and when at the latest the projector joins it: it does
+when the straightforward pipeline is done."""
 TICKS = 5
 Say = Callable[[str], None]
 
@@ -56,7 +57,7 @@ def ingest(
         stage.drain(stack, client, backlog, int(total * WARM), say)
         say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
         with merges_stopped(client), Beside(stack, filled.gpu_samples) as beside:
-            alone = stage.drain(stack, client, backlog, int(total * ALONE), say)
+            alone = stage.drain(stack, client, backlog, int(total * ALONE), say, beside.done)
             baseline = beside.result()
         stack.start_projector()
         drained = stage.drain(stack, client, backlog, 0, say)

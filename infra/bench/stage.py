@@ -16,8 +16,10 @@ from infra.up.stack import Stack
 
 STALL_S = 120.0
 READING_S = 5.0
-LOOK_S = 0.5
-"""How often a drain asks what is left. Each look costs the store some milliseconds, which are charged to the stage."""
+"""How often memory is read, which asks nobody."""
+LOOK_S, LONGEST_LOOK_S = 0.5, 20.0
+"""How often the store is asked what is left: twice as often as it takes to be done at the rate so far, within these
+bounds. What a look costs the store, up to 0.2 s of CPU where it is asked rarely, is charged to the stage."""
 SHORTEST_CPU_S = 0.5
 """Process clocks tick in hundredths of a second: below this no rate means anything."""
 
@@ -70,52 +72,79 @@ class Stage:
         }
 
 
-def drain(stack: Stack, client: Client, backlog: Backlog, until: int, say: Callable[[str], None]) -> Stage:
-    """Measure from now until at most ``until`` messages are left. RuntimeError when nothing moves any more."""
-    return _measure(stack, client, backlog, lambda left, _now: left <= until, say, STALL_S, LOOK_S)
+def drain(
+    stack: Stack,
+    client: Client,
+    backlog: Backlog,
+    until: int,
+    say: Callable[[str], None],
+    done: Callable[[], bool] = lambda: False,
+) -> Stage:
+    """Measure from now until at most ``until`` messages are left, or until ``done``. RuntimeError when nothing moves
+    any more."""
+
+    def rest_s(left: int, moved: int, seconds: float) -> float:
+        if left <= until:
+            return 0.0
+        return max(LOOK_S, seconds * (left - until) / moved / 2 if moved else LOOK_S)
+
+    return _measure(stack, client, backlog, rest_s, say, STALL_S, done)
 
 
 def follow(stack: Stack, client: Client, backlog: Backlog, seconds: float, say: Callable[[str], None]) -> Stage:
     """Measure for so many seconds, while a producer sends at its own pace."""
-    end = time.monotonic() + seconds
-    return _measure(stack, client, backlog, lambda _left, now: now >= end, say, seconds + STALL_S, READING_S)
+    return _measure(
+        stack, client, backlog, lambda _left, _moved, took: seconds - took, say, seconds + STALL_S, lambda: False
+    )
 
 
 def _measure(
     stack: Stack,
     client: Client,
     backlog: Backlog,
-    done: Callable[[int, float], bool],
+    rest_s: Callable[[int, int, float], float],
     say: Callable[[str], None],
     stall_s: float,
-    look_s: float,
+    ended: Callable[[], bool],
 ) -> Stage:
+    """``rest_s`` tells from the messages left, those gone since the beginning and the seconds since then when to look
+    again; 0 or less ends the stage."""
     stage = Stage()
     meter = CpuMeter(stack.pids())
     before = int(client.query(SAMPLES).result_rows[0][0])
-    started = moved = told = time.monotonic()
-    left = last = backlog.count()
-    while not done(left, time.monotonic()):
-        time.sleep(look_s)
-        stack.check()
+    started = moved = time.monotonic()
+    first = left = last = backlog.count()
+    while not ended() and (wait_s := rest_s(left, first - left, time.monotonic() - started)) > 0:
+        _rest(stack, stage, meter, min(LONGEST_LOOK_S, wait_s), ended)
         left = backlog.count()
         now = time.monotonic()
         if left < last:
             last, moved = left, now
         if now - moved > stall_s:
             raise RuntimeError(f"no message was stored for {stall_s:.0f} s with {left} left; logs in {stack.data}/log")
-        if now - told >= READING_S:
-            told = now
-            usage = meter.read()
+        if not stage.debts or now - started - stage.debts[-1].at_s >= READING_S:
             stage.debts.append(debt(client, "node_telemetry", now - started))
-            stage.consumer_rss.append(usage["consumer"].rss_bytes)
-            stage.store_rss_max = max(stage.store_rss_max, usage["store"].rss_bytes)
             parts = stage.debts[-1]
             say(f"{left:,} messages left, {parts.parts} parts ({parts.unmerged_parts} unmerged)")
     stage.wall_s = time.monotonic() - started
     stage.cpu = meter.read()
     stage.gpu_samples = int(client.query(SAMPLES).result_rows[0][0]) - before
     return stage
+
+
+def _rest(stack: Stack, stage: Stage, meter: CpuMeter, seconds: float, ended: Callable[[], bool]) -> None:
+    """Let time pass, and read what memory the processes have."""
+    now = time.monotonic()
+    end, next_reading = now + seconds, now + min(READING_S, seconds)
+    while now < end and not ended():
+        time.sleep(min(LOOK_S, end - now))
+        stack.check()
+        now = time.monotonic()
+        if now >= next_reading:
+            next_reading = now + READING_S
+            usage = meter.read()
+            stage.consumer_rss.append(usage["consumer"].rss_bytes)
+            stage.store_rss_max = max(stage.store_rss_max, usage["store"].rss_bytes)
 
 
 def _rate(samples: int, seconds: float) -> int | None:

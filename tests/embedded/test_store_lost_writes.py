@@ -182,6 +182,22 @@ def test_only_what_was_broken_since_the_last_start_is_removed(tmp_path: Path) ->
     assert [folder.exists() for folder in (there, lost, old, by_hand)] == [True, False, True, True]
 
 
+def test_the_look_of_a_statement_that_wrote_counts_for_the_merges_too(tmp_path: Path) -> None:
+    class Engine:
+        refused = 0
+
+        def refused_writes(self) -> int:
+            return self.refused
+
+    writes = Writes(Engine(), tmp_path)
+    before = writes.next_look_s()
+    assert 0 < before <= LOOK_S
+    time.sleep(0.05)
+    assert writes.next_look_s() < before - 0.04
+    writes.after()
+    assert LOOK_S - 0.04 < writes.next_look_s() <= LOOK_S
+
+
 def test_the_sources_of_a_merge_are_kept_until_a_lost_write_has_been_noticed(store: StoreProcess) -> None:
     query = "SELECT toFloat64(value) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'"
     assert ask(store, query)[0][0] >= 30 * LOOK_S

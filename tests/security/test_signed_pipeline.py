@@ -80,12 +80,14 @@ def test_what_is_signed_is_stored_and_everything_else_is_a_dead_letter_with_its_
     gateway = Node(f"{site}-gateway", site)
     good += [signed_with(acme, gateway.event(USAGE, tenant="acme"))]
     # before the producer's own event comes: the same identity, unsigned and with other values
-    squatter = replace(good[6], value=good[6].value[:-4] + bytes(4), headers=good[6].headers[:1])
+    value = good[6].value[:-1] + bytes([good[6].value[-1] ^ 1])
+    squatter = replace(good[6], value=value, headers=good[6].headers[:1])
+    wrong = signed(keys, Node(f"{site}-wrong", site).event(TELEMETRY), site)
     about_another = Node(f"{site}-thief", site).event(TELEMETRY, node_id="n2")
     bad = [
         Node(f"{site}-unsigned", site).event(TELEMETRY),
         squatter,
-        with_signature(signed(keys, Node(f"{site}-wrong", site).event(TELEMETRY), site), lambda s: s[:-1] + b"\0"),
+        with_signature(wrong, lambda s: s[:-1] + bytes([s[-1] ^ 1])),
         signed_with(thief, Node(f"{site}-victim", site).event(TELEMETRY)),
         signed_with(thief, replace(about_another, key=f"{site}-thief".encode())),
         signed_with(acme, gateway.event(USAGE, tenant="nimbus")),

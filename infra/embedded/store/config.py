@@ -185,7 +185,9 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
 <log>{escape(str(log))}</log>
 <size>20M</size>
 <count>3</count>
+<async>false</async>
 </logger>
+<memory_worker_period_ms>1000</memory_worker_period_ms>
 <users_config>{escape(str(users))}</users_config>
 {_section(COMPRESSION)}
 <macros><gpufleet_boot>{escape(boot)}</gpufleet_boot></macros>

@@ -37,7 +37,7 @@ from infra.embedded.store.request import Ask
 from infra.embedded.store.sessions import Sessions
 from infra.embedded.store.user_book import UserBook
 from infra.embedded.store.users import Kind, User
-from infra.embedded.store.writes import LOOK_S, Writes
+from infra.embedded.store.writes import Writes
 
 _LOG = logging.getLogger(__name__)
 MOST_WAITING: Final = 256
@@ -45,7 +45,7 @@ MOST_WAITING: Final = 256
 MOST_WAITING_TENANT: Final = 64
 """The same of one tenant: requests that dribble in for ever must not keep everybody else out."""
 FOLLOW_USERS_S: Final = 1.0
-"""How often the users' files are looked at when nobody asks anything."""
+"""How often the users' files are looked at while statements run and nobody asks anything new."""
 
 
 class Server:
@@ -79,6 +79,7 @@ class Server:
         self._tenants: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.queries))
         self._running: dict[str, set[str]] = defaultdict(set)
         """User -> the marks of its statements in work."""
+        self._following: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._waiting_of: Counter[str] = Counter()
         """Of tenants."""
@@ -90,7 +91,6 @@ class Server:
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/replicas_status", self._ping)
         app.router.add_route("*", "/", self._query)
-        app.cleanup_ctx.append(self._follow_users)
         app.cleanup_ctx.append(self._follow_writes)
         return app
 
@@ -100,27 +100,15 @@ class Server:
             pool.shutdown(wait=True)
         self._sessions.close()
 
-    async def _follow_users(self, _app: web.Application) -> AsyncIterator[None]:
-        """While the application runs, users that are taken away lose what they have running, too."""
-
-        async def follow() -> None:
-            while True:
-                self._refresh()
-                await asyncio.sleep(FOLLOW_USERS_S)
-
-        task = asyncio.create_task(follow())
-        yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
     async def _follow_writes(self, _app: web.Application) -> AsyncIterator[None]:
         """While the application runs, a merge whose writes were refused is noticed."""
 
         async def follow() -> None:
             loop = asyncio.get_running_loop()
             while not self._writes.lost:
-                await asyncio.sleep(LOOK_S)
+                if (wait_s := self._writes.next_look_s()) > 0:
+                    await asyncio.sleep(wait_s)
+                    continue
                 try:
                     await loop.run_in_executor(self._looks, self._writes.look)
                 except RuntimeError:
@@ -138,6 +126,19 @@ class Server:
             async with asyncio.timeout(patience_s):
                 while self._waiting:
                     await asyncio.sleep(0.02)
+
+    def _follow_users(self) -> None:
+        """While statements run, users that are taken away lose theirs; a request looks at the files by itself."""
+        if self._running:
+            self._following = self._following or asyncio.get_running_loop().call_later(FOLLOW_USERS_S, self._look_again)
+        elif self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    def _look_again(self) -> None:
+        self._following = None
+        self._refresh()
+        self._follow_users()
 
     def _refresh(self) -> None:
         for name in self._users.refresh():
@@ -220,6 +221,7 @@ class Server:
                 if self._users.find(user.name) is None:
                     raise _unknown(user.name, 403)  # taken away while it waited
                 self._running[user.name].add(ask.job.mark)
+                self._follow_users()
                 pipe = Pipe(loop)
                 done = loop.run_in_executor(pool, self._work, user, ask, pipe)
                 # Not before the thread has ended: the engine may still read the file when this request is gone.
@@ -244,6 +246,7 @@ class Server:
             marks.discard(ask.job.mark)
             if not marks:
                 self._running.pop(user.name, None)
+                self._follow_users()
 
     def _work(self, user: User, ask: Ask, pipe: Pipe) -> None:
         """In a worker thread: clear the job, open its connection, run it."""

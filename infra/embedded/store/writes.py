@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -39,6 +40,7 @@ class Writes:
 
     def __init__(self, engine: Counts, folder: Path) -> None:
         self._engine, self._folder = engine, folder
+        self._looked_at = time.monotonic()
         self._lost = threading.Event()
         self._tell: Callable[[], object] = lambda: None
 
@@ -65,8 +67,13 @@ class Writes:
         if self.look():
             raise room.no_room("A write found no room on the disk: what this statement wrote may be gone")
 
+    def next_look_s(self) -> float:
+        """Until the count must be looked at again: each statement that wrote has done so, and its look counts, too."""
+        return self._looked_at + LOOK_S - time.monotonic()
+
     def look(self) -> bool:
         """Ask the engine; whether a write was refused since it was opened."""
+        self._looked_at = time.monotonic()
         if not self.lost and (count := self._engine.refused_writes()):
             _LOG.error("the system refused %d writes of the engine, most likely for lack of room", count)
             self._lost.set()
