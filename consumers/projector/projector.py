@@ -30,6 +30,9 @@ from consumers.store import BOOT_SQL, booted
 
 log = logging.getLogger(__name__)
 
+CUT_PAUSE_S = 0.2
+"""Between two steps that work on one backlog."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectorSettings:
@@ -43,6 +46,8 @@ class ProjectorSettings:
     """or this many times as long as the step took,"""
     most_s: float = 15.0
     """but at most this."""
+    step_s: float = 10.0
+    """How long a step works on a backlog before it looks at the ledger again: one part of it takes longer at times."""
     raw_days: int = 9
     """Age at which the store lets raw events go: windows older than that are never recomputed."""
     ledger_overlap_s: float = 120.0
@@ -72,6 +77,8 @@ class Step:
     """Windows touched and not recomputed yet, closed or not."""
     overdue: int = 0
     """Of these, how many could be computed now."""
+    cut: bool = False
+    """Whether it ended before all was done that was due: there is too much of it for one step."""
     position: float = 0.0
     """Ledger time up to which all work is done."""
     seconds: float = 0.0
@@ -129,13 +136,15 @@ class Projector:
                     conditions.touch_facility(minute, now)
         self._apply_leases(store, work, now, oldest_raw, step)
         recomputer = Recomputer(store, self._settings.limits, lambda: self._lock.check(store))
+        passes = Passes(store, recomputer, work, self._settings.owner, self._settings.step_s)
         try:
-            Passes(store, recomputer, work, self._settings.owner).run(now, oldest_raw)
+            passes.run(now, oldest_raw)
         finally:
             step.windows, step.statements = recomputer.done.windows, recomputer.done.statements
         self._answer(store, work, requests)
         step.open_windows = len(work.slots) + len(work.minutes) + len(work.hours) + len(work.usage) + conditions.count()
         step.overdue = len(work.due_slots(now)) + len(work.due_minutes(now)) + len(work.due_hours(now))
+        step.cut = passes.cut
         step.position = self._save(store, work)
         step.seconds = self._monotonic() - started
         self._on_step(step)
@@ -169,6 +178,8 @@ class Projector:
                 failures = 0
                 # A step that takes long makes room for ingestion: what comes meanwhile is done at once.
                 pause = max(self._settings.every_s, min(self._settings.most_s, self._settings.rest * step.seconds))
+                if step.cut:
+                    pause = min(self._settings.every_s, CUT_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - a store that is away may answer with anything
                 failures += 1
                 pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -146,7 +146,14 @@ class WorkList:
 
     def due_slots(self, now: float) -> dict[int, Open]:
         """Minutes whose 10-second windows are due. ``now``: the store's clock."""
-        return {m: o for m, o in self.slots.items() if m + MINUTE_S + self.pace.live_s > now or self._settled(o)}
+        return {m: o for m, o in self.slots.items() if self._live(m, now) or self._settled(o)}
+
+    def live(self, minutes: Iterable[int], now: float) -> list[int]:
+        """Those of the minutes that are live."""
+        return [minute for minute in minutes if self._live(minute, now)]
+
+    def _live(self, minute: int, now: float) -> bool:
+        return minute + MINUTE_S + self.pace.live_s > now
 
     def due_minutes(self, now: float) -> dict[int, Open]:
         """Closed minutes that are due for gpu_1m."""

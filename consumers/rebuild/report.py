@@ -75,13 +75,20 @@ class Report:
         return [hour for hour in self.hours if hour.differs]
 
     @property
+    def judged(self) -> list[Hour]:
+        """Hours whose sources are still there."""
+        return [hour for hour in self.hours if not hour.gone]
+
+    @property
     def equal(self) -> bool:
-        return not self.differing
+        """Whether no judged hour differs, and there was one to judge unless the table is empty."""
+        return not self.differing and bool(self.judged or not self.hours)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "table": self.table,
             "equal": self.equal,
+            "judged": len(self.judged),
             "hours": [hour.to_dict() for hour in self.hours],
             "gone": [one.to_dict() for one in self.gone],
             "read": self.read,

@@ -62,7 +62,7 @@ def command(
 
     Event tables are read from Kafka's log, rollups are computed from the events. The live table is never touched
     without --swap; ingestion goes on meanwhile. A run that was killed goes on where it was. Exits with 1 when the
-    tables differ (and were not swapped).
+    tables differ (and were not swapped), or when what they are made from is gone and nothing could be compared.
     """
     from consumers import garbage
     from consumers.errors import ConsumerError
@@ -136,7 +136,7 @@ def run(work: EventRebuild | WindowRebuild, start: int | None, end: int | None, 
         report = work.compare(job)
         if swap:
             work.swap()
-    if swap or report.equal:
+    if swap or not report.differing:
         work.discard()
     return report
 
@@ -227,7 +227,11 @@ def show(report: Report) -> None:
             f" rest as it was; {report.put_back:,} rows that came in meanwhile were put back"
         )
     elif report.equal:
-        click.echo(f"{report.table} is equal to what it is made from")
+        alone = len(report.hours) - len(report.judged)
+        beyond = f"; {alone:,} more hours were not judged, what they are made from is gone" if alone else ""
+        click.echo(f"{report.table} is equal to what it is made from{beyond}")
+    elif not report.differing:
+        click.echo(f"{report.table} was not judged: what it is made from is gone")
     else:
         click.echo(
             f"{report.table} DIFFERS in {len(report.differing)} hours; --swap puts them right, --discard forgets"
