@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -15,6 +16,7 @@ import click
 
 from infra.cli.common import ConfigError, UsageError, json_option, print_json, settings_options
 from infra.config import Settings
+from infra.errors import GpufleetError
 
 if TYPE_CHECKING:
     from schemas.signing import Scope
@@ -318,18 +320,23 @@ def _write(path: Path, keys: SiteKeys) -> None:
 
 def _write_private(path: Path, text: str) -> None:
     """Written beside and renamed: a consumer that reads it meanwhile sees the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  # of a descriptor
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    if path.exists():
-        owner = path.stat()
-        if (owner.st_uid, owner.st_gid) != (os.getuid(), os.getgid()) and os.getuid() == 0:
-            os.chown(fresh, owner.st_uid, owner.st_gid)
-    fresh.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  # of a descriptor
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        if path.exists():
+            owner = path.stat()
+            if (owner.st_uid, owner.st_gid) != (os.getuid(), os.getgid()) and os.getuid() == 0:
+                os.chown(fresh, owner.st_uid, owner.st_gid)
+        fresh.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise GpufleetError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _as_file(name: str) -> str:

@@ -90,17 +90,17 @@ def test_a_producer_s_keys_are_the_same_every_time_and_good_for_it_alone(file: P
 @pytest.mark.shows_secrets
 def test_rotation_and_revocation_by_command(file: Path) -> None:
     [old] = [row["id"] for row in listed(file)["site_keys"]]
-    alone = keys("retire", old, "--at", "2026-12-01T00:00:00Z", "--file", str(file))
+    alone = keys("retire", old, "--at", "2096-12-01T00:00:00Z", "--file", str(file))
     assert alone.exit_code == 2
     assert "would have no key left" in alone.output
     keys("new", "--file", str(file), "--site", SITE)
     new = listed(file)["site_keys"][1]["id"]
-    assert keys("retire", old, "--at", "2026-12-01T00:00:00Z", "--file", str(file), "--dry-run").exit_code == 0
+    assert keys("retire", old, "--at", "2096-12-01T00:00:00Z", "--file", str(file), "--dry-run").exit_code == 0
     assert listed(file)["site_keys"][0]["until"] == ""
-    assert keys("retire", old, "--at", "2026-12-01T00:00:00Z", "--file", str(file)).exit_code == 0
+    assert keys("retire", old, "--at", "2096-12-01T00:00:00Z", "--file", str(file)).exit_code == 0
     assert listed(file)["site_keys"][0] | {"from": ""} == {
         "id": old, "site": SITE, "state": listed(file)["site_keys"][0]["state"], "from": "",
-        "until": "2026-12-01T00:00:00Z",
+        "until": "2096-12-01T00:00:00Z",
     }  # fmt: skip
     derive = ("derive", "--file", str(file), "--site", SITE, "--node", "n1")
     [before] = parse_producer_keys(keys(*derive).stdout, "stdout")
@@ -124,7 +124,7 @@ def test_rotation_and_revocation_by_command(file: Path) -> None:
         (["derive"], "say whose"),
         (["derive", "--node", "n1", "--site", "elsewhere"], "no such site key of elsewhere"),
         (["derive", "--node", "n1", "--site", SITE, "--key", "abcd0123"], "no such site key"),
-        (["retire", "abcd0123", "--at", "2026-12-01T00:00:00Z"], "no site key abcd0123"),
+        (["retire", "abcd0123", "--at", "2096-12-01T00:00:00Z"], "no site key abcd0123"),
         (["retire", "abcd0123", "--at", "tomorrow"], "--at expects a time with its zone, as 2026-11-01T00:00:00Z"),
         (["revoke", "--node", "n1", "--site", "elsewhere"], "no site key of elsewhere in"),
         (["derive", "--node", "a/b", "--site", SITE], "a name that an agent can have, as a host's; found 'a/b'"),
@@ -136,6 +136,20 @@ def test_mistakes_are_told_in_one_line(file: Path, arguments: list[str], expecte
     assert result.exit_code == 2
     assert expected in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    for output in ("/proc/n1.keys", str(file / "n1.keys")):
+        result = keys("derive", "--node", "n1", "--site", SITE, "--file", str(file), "--output", output)
+        assert result.exit_code == 1
+        assert result.output.strip().startswith(f"gpufleet: cannot write {output}: ")
+        assert len(result.output.strip().splitlines()) == 1
+    before = file.read_bytes()
+    blocked = keys("new", "--file", str(tmp_path / "taken"), "--site", SITE)
+    assert blocked.exit_code
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site.keys", "taken"], "no file half written stays"
 
 
 def test_files_say_what_is_wrong_with_them_and_nothing_of_what_they_hold() -> None:
