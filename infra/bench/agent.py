@@ -35,8 +35,8 @@ SOURCES = "nvml,kmsg,host,nic"
 WARM_S = 30.0
 """Imports, first inventory and first connection are over by then: what follows is the steady state."""
 TOLD_EVERY_S = 10.0
-QUIET_S = 2.0
-"""A log that brings nothing for so long has been read."""
+QUIET_S, PATIENCE_S = 2.0, 30.0
+"""A log that brings nothing for so long has been read; what was acknowledged is waited for longer."""
 CORE_PERCENT, RSS_MIB = 1.0, 60
 """The aims, over ten minutes."""
 
@@ -67,7 +67,7 @@ def agent(folder: Path, seconds: int, gpus: int, ticks: int, say: Callable[[str]
         if watched.exit_code != 0:
             raise GpufleetError(f"the agent ended with exit code {watched.exit_code}: {said[-2000:]}")
         acknowledged = Counter({given.topic: given.acknowledged for given in read(journal_folder(_state(folder)))})
-        on_broker = _on_broker(bootstrap)
+        on_broker = _on_broker(bootstrap, acknowledged.total())
     return _report(here, watched, ticks, acknowledged, on_broker, said)
 
 
@@ -157,14 +157,17 @@ def _high_water(pid: int) -> int:
     return int(kib) * 1024
 
 
-def _on_broker(bootstrap: str) -> Counter[str]:
-    """Messages in each topic's log, counted by reading it: the embedded broker's offsets lag by a batch."""
+def _on_broker(bootstrap: str, expected: int) -> Counter[str]:
+    """Messages in each topic's log, counted by reading it (the embedded broker's offsets lag by a batch) until it
+    brings nothing more; so many are expected, and waited for."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "gpufleet-bench-agent"})
     found: Counter[str] = Counter()
     try:
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in TOPICS])
-        heard = time.monotonic()
-        while time.monotonic() - heard < QUIET_S:
+        began = heard = time.monotonic()
+        while time.monotonic() - heard < QUIET_S or (
+            found.total() < expected and time.monotonic() - began < PATIENCE_S
+        ):
             for message in consumer.consume(1000, timeout=0.2):
                 topic = message.topic()
                 if message.error() is None and topic is not None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.embedded.child import Child, free_port, port_in_use
+from infra.embedded.child import Child, free_ports, port_in_use
 from infra.errors import UnreachableError, UsageError
 
 VERSION = "4.1.0"
@@ -132,7 +132,8 @@ class ApacheKafka:
             kept: dict[str, int] = json.loads(file.read_text())
             if self._asked_port in (0, kept["broker"]):
                 return kept
-        ports = {"broker": self._asked_port or free_port(self.host), "controller": free_port(self.host)}
+        broker, controller = free_ports(2, self.host)
+        ports = {"broker": self._asked_port or broker, "controller": controller}
         file.write_text(json.dumps(ports))
         return ports
 

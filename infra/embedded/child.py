@@ -16,6 +16,15 @@ _WATCH = 'while kill -0 "$2" 2>/dev/null; do kill -0 "$1" 2>/dev/null || { kill 
 kernel's parent-death signal: that is Linux only, and fires when the starting *thread* ends."""
 
 
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports that nobody listens on, all different: one after the other, the system may name the same twice."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as probe:

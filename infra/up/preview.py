@@ -12,7 +12,7 @@ from typing import Self
 
 from infra.embedded.child import Child
 
-_START_S = 15.0
+_START_S = 60.0
 
 
 class Preview:

@@ -107,7 +107,7 @@ def test_throttling_begins_and_ends_once_and_power_capping_does_not_count(tmp_pa
 
 
 def test_a_hung_source_neither_delays_nor_loses_the_others(tmp_path: Path, nvml: Told) -> None:
-    nvml.deadline_s = 0.5
+    nvml.deadline_s = 3.0  # more than a busy machine lets a thread wait
     nvml.stale_after_s = 0.3
     host = Told("host", Sample(node={"host_load1": 1.5}))
     bench = Bench(settings(tmp_path, ticks=1), fixed([nvml, host]))
@@ -129,7 +129,7 @@ def test_a_hung_source_neither_delays_nor_loses_the_others(tmp_path: Path, nvml:
     assert min(steps) == 1.0, "tick after tick, as far as the machine lets this thread run"
     assert all(step == int(step) for step in steps)
     (down,) = bench.facts("source_down")
-    assert (down["value"], "no answer within 0.5 s" in down["message"]) == ("nvml", True)
+    assert (down["value"], "no answer within 3 s" in down["message"]) == ("nvml", True)
 
 
 def test_a_failing_source_is_reported_once_and_tried_again(tmp_path: Path, nvml: Told) -> None:

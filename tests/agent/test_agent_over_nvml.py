@@ -31,6 +31,7 @@ def test_from_nvml_and_the_kernel_log_to_the_bytes(tmp_path: Path, stub: Stub, s
     with bench.running():
         until(lambda: any(event["gr_engine_active"] for event in bench.events("node-telemetry")))
         until(lambda: bench.events("inventory"))
+        until(lambda: {"nvml-events", "kmsg"} <= {name for name, up in bench.agent.sources_up() if up})
         line = "NVRM: Xid (PCI:0000:12:00): 79, pid=7, GPU has fallen off the bus."
         stub.gpu(2).recovery = 2
         stub.xid(2, 79)

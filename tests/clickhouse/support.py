@@ -26,6 +26,13 @@ def minutes_ago(minutes: int) -> int:
     return (int(time.time()) // 60 - minutes) * MINUTE
 
 
+def not_at_a_minutes_end(spare_s: float = 15.0) -> None:
+    """Wait for the next minute when this one ends soon: for what looks at the minutes that are over now."""
+    left_s = 60 - time.time() % 60
+    if left_s < spare_s:
+        time.sleep(left_s + 0.05)
+
+
 @dataclass
 class Database:
     """The store, with inserts the consumer's way."""

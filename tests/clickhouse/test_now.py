@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.clickhouse.support import MINUTE, UUID_TEXT, Database, inventory, lease, minutes_ago
+from tests.clickhouse.support import MINUTE, UUID_TEXT, Database, inventory, lease, minutes_ago, not_at_a_minutes_end
 
 pytestmark = pytest.mark.store
 SECOND = 1_000_000
@@ -127,6 +127,7 @@ def test_headroom_is_the_limit_less_what_its_window_holds(db: Database) -> None:
             **more,
         }
 
+    not_at_a_minutes_end()
     db.insert(
         "tenant-limits",
         limit("requests", 100),

@@ -17,43 +17,48 @@ from infra.embedded.store.users import Kind, User
 from tests.clickhouse.support import MINUTE, Database, inventory, lease, minutes_ago
 
 pytestmark = pytest.mark.store
-T = minutes_ago(10)
-HANDED_OVER = T + 5 * MINUTE
 
 
 @pytest.fixture(scope="module")
-def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, Database]]:
+def handed_over() -> int:
+    """When nodes changed hands: minutes ago, since what a tenant sees as now reaches back an hour."""
+    return minutes_ago(5)
+
+
+@pytest.fixture(scope="module")
+def tenants(tmp_path_factory: pytest.TempPathFactory, handed_over: int) -> Iterator[tuple[Database, Database]]:
     """The operator's and tenant `mine`'s connection to a store with rows of `mine`, `theirs` and nobody."""
+    begin = handed_over - 5 * MINUTE
     users = [User("mine", Kind.TENANT, hash_password("secret-of-mine"), "mine")]
     with StoreProcess(tmp_path_factory.mktemp("tenants"), users=users, policies=POLICIES) as process:
         operator = Database(connect(ClickHouse(process.host, process.port, process.username, process.password)))
         migrate(operator.client)
-        operator.insert("leases", *(lease("s", t, [f"{t}-1"], T - MINUTE, tenant=t) for t in ("mine", "theirs")))
+        operator.insert("leases", *(lease("s", t, [f"{t}-1"], begin - MINUTE, tenant=t) for t in ("mine", "theirs")))
         operator.reload()
         for node in ("mine-1", "theirs-1", "nobody-1"):
-            head: dict[str, Any] = {"site": "s", "node_id": node, "ts": T}
+            head: dict[str, Any] = {"site": "s", "node_id": node, "ts": begin}
             tenant = node.removesuffix("-1").replace("nobody", "")
-            operator.insert("inventory", inventory("s", node, T))
+            operator.insert("inventory", inventory("s", node, begin))
             operator.insert("node-telemetry", {**head, "gpu_index": [0], "power_w": [1.0]})
             operator.insert("node-counters", {**head, "gpu_index": [0], "nic_name": ["x"]})
             operator.insert("node-events", {**head, "code": 79, "gpu_index": 0})
             operator.client.command(
                 "INSERT INTO gpufleet.gpu_1m (site, ts, node_id, gpu_index, tenant, gpu_model, seconds, version)"
-                f" VALUES ('s', {T // 1_000_000}, '{node}', 0, '{tenant}', 'H100', 60, 1)"
+                f" VALUES ('s', {begin // 1_000_000}, '{node}', 0, '{tenant}', 'H100', 60, 1)"
             )
             if tenant:
-                operator.insert("tenant-usage", {"site": "s", "ts": T, "tenant": tenant, "requests": 5})
-                operator.insert("tenant-limits", {"site": "s", "ts": T, "valid_from": T, "tenant": tenant})
+                operator.insert("tenant-usage", {"site": "s", "ts": begin, "tenant": tenant, "requests": 5})
+                operator.insert("tenant-limits", {"site": "s", "ts": begin, "valid_from": begin, "tenant": tenant})
         operator.insert(
             "leases",
-            lease("s", "first", ["moved-1"], T - MINUTE, HANDED_OVER, tenant="theirs"),
-            lease("s", "second", ["moved-1"], HANDED_OVER, tenant="mine"),
-            lease("s", "third", ["given-1"], T - MINUTE, HANDED_OVER, tenant="mine"),
-            lease("s", "fourth", ["given-1"], HANDED_OVER, tenant="theirs"),
+            lease("s", "first", ["moved-1"], begin - MINUTE, handed_over, tenant="theirs"),
+            lease("s", "second", ["moved-1"], handed_over, tenant="mine"),
+            lease("s", "third", ["given-1"], begin - MINUTE, handed_over, tenant="mine"),
+            lease("s", "fourth", ["given-1"], handed_over, tenant="theirs"),
         )
         operator.reload()
-        operator.insert("inventory", *(inventory("s", node, T, gpus=2) for node in ("moved-1", "given-1")))
-        operator.project(T, 9)
+        operator.insert("inventory", *(inventory("s", node, begin, gpus=2) for node in ("moved-1", "given-1")))
+        operator.project(begin, 9)
         mine = Database(connect(ClickHouse(process.host, process.port, "mine", "secret-of-mine")))
         yield operator, mine
         mine.client.close()
@@ -103,7 +108,7 @@ def test_and_its_own_rows_are_all_there(tenants: tuple[Database, Database], name
 
 
 def test_after_a_hand_over_the_new_tenant_sees_the_node_and_the_old_one_does_not(
-    tenants: tuple[Database, Database],
+    tenants: tuple[Database, Database], handed_over: int
 ) -> None:
     """Inventory rows keep the tenant of their own time: moved-1 was told of while `theirs` leased it."""
     operator, mine = tenants
@@ -118,7 +123,7 @@ def test_after_a_hand_over_the_new_tenant_sees_the_node_and_the_old_one_does_not
     silent = (
         "SELECT DISTINCT node_id, reason, tenant FROM gpufleet.sick_1m FINAL WHERE ts = toDateTime({}) ORDER BY ALL"
     )
-    before, after = (silent.format(at // 1_000_000) for at in (HANDED_OVER - MINUTE, HANDED_OVER))
+    before, after = (silent.format(at // 1_000_000) for at in (handed_over - MINUTE, handed_over))
     assert ("given-1", "silent", "mine") in mine.rows(before)
     assert not [row for row in mine.rows(before) if row[0] == "moved-1"]
     assert ("moved-1", "silent", "mine") in mine.rows(after)

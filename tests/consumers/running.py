@@ -68,7 +68,7 @@ class Running:
         if error is not None and not self._expect_error:
             raise error
 
-    def ended(self, timeout_s: float = 20.0) -> Exception | None:
+    def ended(self, timeout_s: float = 120.0) -> Exception | None:
         """What ``run`` raised, once it ended by itself."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), "the consumer goes on"

@@ -83,13 +83,13 @@ def test_a_broker_killed_and_restarted(kafka_with_topics: ApacheKafka, migrated_
     with running(migrated_store, settings(bootstrap, group=site, topics=(TOPIC,), kafka=KAFKA)) as it:
         eventually(lambda: bool(it.consumer.health.kafka_error), why="the broker is away and nobody says so")
         kafka_with_topics.start()
-        eventually(lambda: stored_as_sent(ch, sent, site), timeout_s=40)
+        eventually(lambda: stored_as_sent(ch, sent, site))
         kafka_with_topics.kill()
         time.sleep(0.5)
         kafka_with_topics.start()
         late = [node.event(TOPIC) for node in nodes for _ in range(10)]
         Sender(bootstrap).send(late)
-        eventually(lambda: stored_as_sent(ch, sent + late, site), timeout_s=40)
+        eventually(lambda: stored_as_sent(ch, sent + late, site))
 
 
 def test_offsets_lost_to_retention_are_an_error_with_their_range(
@@ -156,11 +156,11 @@ def test_a_consumer_stopped_and_continued_after_another_took_over(
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
         os.kill(zombie.pid, signal.SIGSTOP)
         with running(migrated_store, settings(bootstrap, group=site, topics=(TOPIC,), kafka=KAFKA)) as heir:
-            eventually(lambda: len(heir.consumer._partitions) == 4, timeout_s=30)
+            eventually(lambda: len(heir.consumer._partitions) == 4)
             before = counts(ch, TOPIC, site)[0]
             eventually(lambda: counts(ch, TOPIC, site)[0] > before + 200)
             os.kill(zombie.pid, signal.SIGCONT)
-            eventually(lambda: len(heir.consumer._partitions) == 2, timeout_s=30, why="the stopped one joins again")
+            eventually(lambda: len(heir.consumer._partitions) == 2, why="the stopped one joins again")
             time.sleep(1.0)
         zombie.send_signal(signal.SIGTERM)
         assert zombie.wait(40) == 0

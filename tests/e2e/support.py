@@ -107,9 +107,9 @@ class Up:
 
     def ready(self) -> Up:
         """Wait until it lives: events are stored."""
-        until(lambda: self._running() and "SQL endpoint" in self.stderr, 90)
+        until(lambda: self._running() and "SQL endpoint" in self.stderr, 240)
         with self.client() as client:
-            until(lambda: self._running() and client.command("SELECT count() FROM node_telemetry"), 60)
+            until(lambda: self._running() and client.command("SELECT count() FROM node_telemetry"), 120)
         return self
 
     def _running(self) -> bool:

@@ -68,13 +68,13 @@ def test_ctrl_c_stops_cleanly_and_the_next_start_goes_on(tmp_path: Path) -> None
 
 def test_ctrl_c_in_the_back_fill_stops_cleanly_and_the_next_start_goes_on(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with Up(data, "--nodes", "64", "--backfill-hours", "4", "--json") as up:
+    with Up(data, "--nodes", "64", "--backfill-hours", "24", "--json") as up:
         until(lambda: "back-fill" in up.stderr or up.process.poll() is not None, 90)
         up.interrupt()
         assert up.end() == 0, up.stderr
         first = up.result()
     assert "SQL endpoint" not in up.stderr, "it never went live"
-    assert 0 < first["produced"]["node-telemetry"] < 64 * 60 * 4, "it was in the middle"
+    assert 0 < first["produced"]["node-telemetry"] < 64 * 60 * 24, "it was in the middle"
     assert first["produced"] == first["stored"]
     assert (first["lost"], first["duplicated"], first["freshness_p50_s"]) == (0, 0, None)
     with Up(data, "--nodes", "64", "--json") as up:
@@ -118,7 +118,7 @@ def test_on_a_terminal_it_draws_the_fleet_and_ctrl_c_ends_it(tmp_path: Path) -> 
     )
     os.close(terminal)
     seen, asked = b"", False
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     try:
         while time.monotonic() < deadline:
             if not select.select([screen], [], [], 1.0)[0]:

@@ -75,22 +75,17 @@ def test_what_was_acknowledged_survives_a_kill_and_a_stop(tmp_path: Path) -> Non
 def test_a_stop_finishes_what_runs(tmp_path: Path) -> None:
     answers: list[bytes] = []
     with StoreProcess(tmp_path) as store:
-        started = threading.Event()
 
         def ask() -> None:
-            query = urllib.parse.urlencode({"query": "SELECT sleep(1.5), 'done'"})
+            query = urllib.parse.urlencode({"query": "SELECT sleep(3), 'done'"})
             headers = {"X-ClickHouse-User": store.username, "X-ClickHouse-Key": store.password}
-            started.set()
             with urllib.request.urlopen(urllib.request.Request(f"{store.url}/?{query}", headers=headers)) as answer:
                 answers.append(answer.read())
 
         thread = threading.Thread(target=ask)
-        thread.start()
-        started.wait()
         with connect(store) as client:
-            running = (
-                "SELECT count() FROM system.processes WHERE query LIKE '%sleep(1.5)%' AND query NOT LIKE '%system%'"
-            )
+            thread.start()
+            running = "SELECT count() FROM system.processes WHERE query LIKE '%sleep(3)%' AND query NOT LIKE '%system%'"
             while client.query(running).result_rows == [(0,)]:
                 assert thread.is_alive()
         store.stop()
@@ -189,7 +184,7 @@ def test_a_store_follows_its_parent(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert ran.returncode == -9
     pid = int(ran.stdout)
-    for _ in range(200):
+    for _ in range(1_200):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

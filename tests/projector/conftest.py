@@ -44,8 +44,9 @@ class Bench:
 
     def project(self, projector: Projector) -> list[Step]:
         """Step until nothing is left to do."""
-        steps = []
-        for _ in range(20):
+        steps: list[Step] = []
+        deadline = time.monotonic() + 120
+        while len([step for step in steps if step.owner]) < 20 and time.monotonic() < deadline:
             step = projector.step()
             steps.append(step)
             if step.owner and not step.entries and not step.windows and not step.rows_reassigned:

@@ -5,7 +5,13 @@ import pytest
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.store.process import StoreProcess
 from tests.consumers.fleet import create_topics
-from tests.rebuild.support import Place
+from tests.rebuild.support import Now, Place
+
+
+@pytest.fixture(autouse=True)
+def one_hour() -> None:
+    """What "hours ago" means stays the same for a whole test."""
+    Now.begin()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,11 +87,19 @@ class Place:
         return sorted(str(name) for (name,) in found.result_rows)
 
 
+class Now:
+    """The hour in which the test began: what is sent and what is expected later must mean the same hours."""
+
+    hour = 0
+
+    @classmethod
+    def begin(cls) -> None:
+        cls.hour = time.time_ns() // 1000 // HOUR_US
+
+
 def hour_ago(hours: int) -> int:
     """A time ten minutes into the hour so many hours ago, microseconds since 1970."""
-    import time
-
-    return (time.time_ns() // 1000 // HOUR_US - hours) * HOUR_US + 600_000_000
+    return (Now.hour - hours) * HOUR_US + 600_000_000
 
 
 def hours_of(node: Node, hours: list[int], each: int, topic: str = TOPIC) -> list[Sent]:

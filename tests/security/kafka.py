@@ -14,7 +14,7 @@ from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScram
 
 from infra.config import Settings, load
 from infra.embedded.apache_kafka import ApacheKafka
-from infra.embedded.child import free_port
+from infra.embedded.child import free_ports
 from infra.kafka.client import admin
 from infra.kafka.topics import Topics, wanted
 from tests.security.certificates import Authority, Pair
@@ -90,8 +90,8 @@ def secured_kafka(folder: Path) -> SecuredKafka:
         (folder / f"{user}.password").chmod(0o600)
     good, late = authority.signed("broker"), authority.signed("broker", expired=True)
     names = ("scram", "mutual", "expired")
-    ports = {name: free_port(HOST) for name in names}
-    own, controller = free_port(HOST), free_port(HOST)
+    own, controller, *others = free_ports(2 + len(names), HOST)
+    ports = dict(zip(names, others, strict=True))
     kafka = ApacheKafka(folder / "kafka", port=own, heap_mb=256, properties=_properties(ports, own, controller))
     kafka.folder.mkdir(parents=True, exist_ok=True)
     (kafka.folder / "ports.json").write_text(f'{{"broker": {own}, "controller": {controller}}}')

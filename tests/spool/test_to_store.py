@@ -87,7 +87,7 @@ def test_an_outage_with_a_kill_and_a_full_disk_loses_and_doubles_nothing(
             os.kill(pid, signal.SIGCONT)
 
         # The backlog trickles behind the live events, and the audit knows that it is on its way.
-        second = Real(tmp_path, embedded_broker.bootstrap, drain_bytes_per_s=1_000.0, **quick)
+        second = Real(tmp_path, embedded_broker.bootstrap, drain_bytes_per_s=100.0, **quick)
         second.minutes(1, base + 60 * MINUTE_US)
         second.tell()
         stored = f"SELECT count() FROM gpufleet.node_telemetry WHERE run_id = {second.journal.run_id}"
