@@ -34,6 +34,10 @@ MERGED_PARTS_S = 60
 """For how long the sources of a merge are kept. chDB's own default is 0, and neither would a merge whose write was lost
 be noticed before they are gone (writes.py), nor is a merge synced to the disk."""
 
+IDLE_S = 2
+"""Before a table in which nothing was to be merged is looked at again; after an insert it is at once. With the usual
+tenth of a second, seventy tables keep an idle store awake."""
+
 GUARD = "guard"
 """The settings profile that takes away the right to change what row filters go by; it sets nothing itself."""
 
@@ -198,6 +202,8 @@ def write(folder: Path, log: Path, limits: Limits, filters: str, admin: str, boo
 <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
 <background_schedule_pool_size>4</background_schedule_pool_size>
 <background_common_pool_size>2</background_common_pool_size>
+<background_processing_pool_thread_sleep_seconds_if_nothing_to_do>{IDLE_S}</background_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+<background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>{IDLE_S}</background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>
 <merge_tree>
 <old_parts_lifetime>{MERGED_PARTS_S}</old_parts_lifetime>
 <max_suspicious_broken_parts_bytes>{1 << 60}</max_suspicious_broken_parts_bytes>

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import secrets
+import threading
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -75,7 +76,6 @@ class Server:
         self._readers = ThreadPoolExecutor(readers, "reader")
         self._writers = ThreadPoolExecutor(writers, "writer")
         self._helpers = ThreadPoolExecutor(2, "helper")
-        self._looks = ThreadPoolExecutor(1, "look")
         self._tenants: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.queries))
         self._running: dict[str, set[str]] = defaultdict(set)
         """User -> the marks of its statements in work."""
@@ -96,29 +96,29 @@ class Server:
 
     def close(self) -> None:
         """Wait for running statements, close sessions."""
-        for pool in (self._readers, self._writers, self._helpers, self._looks):
+        for pool in (self._readers, self._writers, self._helpers):
             pool.shutdown(wait=True)
         self._sessions.close()
 
     async def _follow_writes(self, _app: web.Application) -> AsyncIterator[None]:
-        """While the application runs, a merge whose writes were refused is noticed."""
+        """While the application runs, a merge whose writes were refused is noticed: by a thread that wakes nobody, or
+        else there would always have been a write since the last look."""
+        stop = threading.Event()
 
-        async def follow() -> None:
-            loop = asyncio.get_running_loop()
-            while not self._writes.lost:
-                if (wait_s := self._writes.next_look_s()) > 0:
-                    await asyncio.sleep(wait_s)
-                    continue
+        def follow() -> None:
+            while not self._writes.lost and not stop.wait(max(0.0, self._writes.next_look_s())):
+                if self._writes.next_look_s() > 0:
+                    continue  # a statement that wrote has looked meanwhile
                 try:
-                    await loop.run_in_executor(self._looks, self._writes.look)
+                    self._writes.look_again()
                 except RuntimeError:
                     _LOG.exception("could not ask the engine about its writes")
 
-        task = asyncio.create_task(follow())
+        thread = threading.Thread(target=follow, name="look", daemon=True)
+        thread.start()
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        stop.set()
+        await asyncio.to_thread(thread.join)
 
     async def quiet(self, patience_s: float) -> None:
         """Until no request is in work, or for so long."""

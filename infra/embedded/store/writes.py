@@ -3,7 +3,7 @@
 chDB goes on when the system refuses a write (src/IO/WriteBufferFromFileDescriptor.cpp of chdb-io/chdb, where ClickHouse
 raises CANNOT_WRITE_TO_FILE_DESCRIPTOR): it counts the refusal and says nothing. On a full disk an insert is answered
 as stored whose files are empty, and a merge puts such a part in the place of good ones, which are then removed
-(config.MERGED_PARTS_S). The count is therefore looked at before a statement that writes is answered, and every two
+(config.MERGED_PARTS_S). The count is therefore looked at before a statement that writes is answered, and every five
 seconds for the sake of merges. Once it is not zero, nothing of this engine counts any more: no statement is answered,
 and the process starts anew (main.py), which sets parts with missing bytes aside and takes the good ones that they had
 replaced.
@@ -21,12 +21,22 @@ from typing import Final, Protocol
 from infra.embedded.store import room
 
 _LOG = logging.getLogger(__name__)
-LOOK_S: Final = 2.0
+LOOK_S: Final = 5.0
 """How often the count is looked at when nobody writes: far less than config.MERGED_PARTS_S."""
 SPENDING: Final = frozenset(
     {"INSERT", "CREATE", "ALTER", "UPDATE", "DELETE", "OPTIMIZE", "RENAME", "EXCHANGE", "ATTACH"}
 )
 """Statements that need room. An ALTER cut short would cost more than rows: the table's own definition."""
+
+
+def attempts() -> int | None:
+    """How often this process has called write, in vain or not; None where the system does not tell (it does on Linux,
+    cheaply, where the engine's answer costs milliseconds)."""
+    try:
+        with Path("/proc/self/io").open() as lines:
+            return next((int(line.partition(":")[2]) for line in lines if line.startswith("syscw:")), None) or None
+    except (OSError, ValueError):
+        return None
 
 
 class Counts(Protocol):
@@ -41,6 +51,7 @@ class Writes:
     def __init__(self, engine: Counts, folder: Path) -> None:
         self._engine, self._folder = engine, folder
         self._looked_at = time.monotonic()
+        self._tried: int | None = None
         self._lost = threading.Event()
         self._tell: Callable[[], object] = lambda: None
 
@@ -71,11 +82,21 @@ class Writes:
         """Until the count must be looked at again: each statement that wrote has done so, and its look counts, too."""
         return self._looked_at + LOOK_S - time.monotonic()
 
+    def look_again(self) -> bool:
+        """``look``, unless this process wrote nothing since the last one."""
+        if (tried := attempts()) is not None and tried == self._tried:
+            self._looked_at = time.monotonic()
+            return self.lost
+        return self.look()
+
     def look(self) -> bool:
         """Ask the engine; whether a write was refused since it was opened."""
-        self._looked_at = time.monotonic()
+        self._looked_at, before = time.monotonic(), attempts()
         if not self.lost and (count := self._engine.refused_writes()):
             _LOG.error("the system refused %d writes of the engine, most likely for lack of room", count)
             self._lost.set()
             self._tell()
+        after = attempts()
+        # The answer itself takes one write, to a pipe. A second one meanwhile may be what the next look is for.
+        self._tried = after if before is not None and after is not None and after - before <= 1 else None
         return self.lost
