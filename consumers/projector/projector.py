@@ -30,9 +30,6 @@ from consumers.store import BOOT_SQL, booted
 
 log = logging.getLogger(__name__)
 
-CUT_PAUSE_S = 0.2
-"""Between two steps that work on one backlog."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProjectorSettings:
@@ -46,8 +43,10 @@ class ProjectorSettings:
     """or this many times as long as the step took,"""
     most_s: float = 15.0
     """but at most this."""
-    step_s: float = 10.0
+    step_s: float = 20.0
     """How long a step works on a backlog before it looks at the ledger again: one part of it takes longer at times."""
+    cut_rest: float = 0.25
+    """Between two steps that work on one backlog, so many times as long as the step took: ingestion needs room."""
     raw_days: int = 9
     """Age at which the store lets raw events go: windows older than that are never recomputed."""
     ledger_overlap_s: float = 120.0
@@ -179,7 +178,7 @@ class Projector:
                 # A step that takes long makes room for ingestion: what comes meanwhile is done at once.
                 pause = max(self._settings.every_s, min(self._settings.most_s, self._settings.rest * step.seconds))
                 if step.cut:
-                    pause = min(self._settings.every_s, CUT_PAUSE_S)
+                    pause = self._settings.cut_rest * step.seconds
             except Exception as error:  # noqa: BLE001 - a store that is away may answer with anything
                 failures += 1
                 pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311
