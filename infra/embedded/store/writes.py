@@ -3,7 +3,7 @@
 chDB goes on when the system refuses a write (src/IO/WriteBufferFromFileDescriptor.cpp of chdb-io/chdb, where ClickHouse
 raises CANNOT_WRITE_TO_FILE_DESCRIPTOR): it counts the refusal and says nothing. On a full disk an insert is answered
 as stored whose files are empty, and a merge puts such a part in the place of good ones, which are then removed
-(config.MERGED_PARTS_S). The count is therefore looked at before a statement that writes is answered, and every five
+(config.MERGED_PARTS_S). The count is therefore looked at before a statement that writes is answered, and every two
 seconds for the sake of merges. Once it is not zero, nothing of this engine counts any more: no statement is answered,
 and the process starts anew (main.py), which sets parts with missing bytes aside and takes the good ones that they had
 replaced.
@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from infra.embedded.store import room
 
 _LOG = logging.getLogger(__name__)
-LOOK_S: Final = 5.0
+LOOK_S: Final = 2.0
 """How often the count is looked at when nobody writes: far less than config.MERGED_PARTS_S."""
 SPENDING: Final = frozenset(
     {"INSERT", "CREATE", "ALTER", "UPDATE", "DELETE", "OPTIMIZE", "RENAME", "EXCHANGE", "ATTACH"}
