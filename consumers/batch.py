@@ -82,7 +82,7 @@ class Chunk:
     reading: object
     """Which reading of the partition it belongs to: after a rewind or a revoke what became of it counts no more."""
     opened_at: float = 0.0
-    """Monotonic time at which its first message was read."""
+    """Monotonic time since which its first message may have waited to be stored."""
     next_offset: int = 0
     """One past its last message."""
     count: int = 0

@@ -137,7 +137,7 @@ class Consumer:
         if self._guard.beat():
             log.warning("the process stood still: reading again from the committed offsets")
             self._progress.rewind("stall")
-        self._reading.poll(self._held_bytes(), busy=self._flush.overdrawn, wait_for_room=self._deliveries.wait)
+        self._reading.poll(self._held_bytes, busy=self._flush.overdrawn, wait=self._wait)
         self._collect()
         self._start_deliveries()
         if self._deliveries.idle:
@@ -151,6 +151,13 @@ class Consumer:
         self.metrics.held_bytes.set(self._held_bytes())
         self.metrics.quarantined.set(len(self._ward.sick))
         self._ward.check(sum(len(p.intake.watermarks) for p in self._partitions.values()))
+
+    def _wait(self, seconds: float) -> None:
+        """Until a delivery ends, this consumer shall stop, or the time is up."""
+        if self._deliveries.running:
+            self._deliveries.wait(seconds)
+        else:
+            self._stop.wait(seconds)
 
     def _collect(self) -> None:
         for outcome in self._deliveries.collect():

@@ -103,8 +103,10 @@ class Deliveries:
             wait(self._running, timeout=timeout_s, return_when=FIRST_COMPLETED)
 
     def close(self) -> None:
-        """Let go of the threads; an insert under way may end after this returns."""
+        """Let go of the threads; an insert under way may end after this returns, one that had not begun never does."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        for future in [future for future in self._running if future.cancelled()]:
+            del self._running[future], self._began[future]
 
     def _forget(self, counts: Callable[[Chunk], bool]) -> None:
         kept: list[tuple[float, Batch]] = []

@@ -4,8 +4,8 @@ A batch is due when its topic has enough bytes or messages waiting, or the oldes
 early, after a short minimum age, while the budget of inserts allows: at a low rate events are stored within a
 fraction of a second, at a high rate inserts grow instead of becoming many. An insert that takes long spends more of
 the budget, so that a busy store is asked less often; then small batches of anything but the fast lane wait for longer,
-since an insert of a few rows costs the store almost as much as one of thousands: what happened twice as long, what is
-read every so many seconds four times.
+since an insert of a few rows costs the store almost as much as one of thousands: what happened three times as long,
+what is read every so many seconds six times.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEEPEST = 20.0
 FAST_LANE = "node-telemetry"
 SMALL_BYTES = 48 << 20
 """A batch of another topic below this waits, while the budget is overdrawn, ..."""
-PATIENCE = {Retention.HISTORY: 2.0, Retention.TELEMETRY: 4.0}
+PATIENCE = {Retention.HISTORY: 3.0, Retention.TELEMETRY: 6.0}
 """... for so many times ``flush_age_s``."""
 
 

@@ -76,23 +76,26 @@ class PartitionIntake:
         self._part_of: dict[int, int] = {}
         self._by_month = not telemetry
 
-    def take(self, messages: Sequence[Message]) -> int:
-        """Sort messages, consecutive in the log; how many were taken.
+    def take(self, messages: Sequence[Message], since: float | None = None) -> int:
+        """Sort messages, consecutive in the log; how many were taken. They may have waited ``since`` that monotonic
+        time (None: now).
 
         Fewer than all only when RegistryUnavailableError is raised: then ``next_offset`` is the first not taken.
         FatalError when signatures are asked for and no message ever had a good one.
         """
         at = 0
+        if since is None:
+            since = self._clock.monotonic()
         for refused in self._verify(messages) if self._verify is not None else ():
             if refused.position > at:
-                self._sort(messages[at : refused.position])
-            self._refuse(messages[refused.position], refused)
+                self._sort(messages[at : refused.position], since)
+            self._refuse(messages[refused.position], refused, since)
             at = refused.position + 1
         if at < len(messages):
-            self._sort(messages[at:] if at else messages)
+            self._sort(messages[at:] if at else messages, since)
         return len(messages)
 
-    def _sort(self, messages: Sequence[Message]) -> None:
+    def _sort(self, messages: Sequence[Message], since: float) -> None:
         failpoint("polled")
         settings = self._settings
         future_us = int(settings.future_limit_s * 1e6) if self._judged else 1 << 62
@@ -102,7 +105,6 @@ class PartitionIntake:
         limit_bytes, limit_count = self._limits.size, self._limits.messages
         runs, meet = self.watermarks.runs, self.watermarks.meet
         fixed = wire.unpack_fixed
-        now = self._clock.monotonic()
         chunk = self._open_chunk()
         groups = chunk.groups
         for message in messages:
@@ -184,13 +186,13 @@ class PartitionIntake:
                 if append > group.append_max:
                     group.append_max = append
             if not chunk.count:
-                chunk.first_offset, chunk.opened_at = offset, now
+                chunk.first_offset, chunk.opened_at = offset, since
             chunk.count += 1
             chunk.size += size
             self.waiting_bytes += size
             chunk.next_offset = self.next_offset = offset + 1
 
-    def _refuse(self, message: Message, refused: Refused) -> None:
+    def _refuse(self, message: Message, refused: Refused, since: float) -> None:
         """A message that nobody proved to have written: a dead letter, before anything of it is looked at."""
         offset = message.offset()
         if offset is None or offset < self.next_offset:
@@ -201,7 +203,7 @@ class PartitionIntake:
             chunk = self._open_chunk(fresh=True)
         self._bad(chunk, message, BadMessageError(refused.reason, refused.detail))
         if not chunk.count:
-            chunk.first_offset, chunk.opened_at = offset, self._clock.monotonic()
+            chunk.first_offset, chunk.opened_at = offset, since
         chunk.count += 1
         chunk.size += size
         self.waiting_bytes += size

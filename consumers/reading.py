@@ -41,8 +41,10 @@ KAFKA_DEFAULTS: Mapping[str, Any] = {
 }
 SOFT_WAIT_S = 1.0
 """How long a full buffer waits for room before the partitions are paused, which throws away what was fetched."""
-BUSY_POLLS = 4
-"""How many times as long a poll waits while inserts take more than their budget."""
+REST_S = 1.0
+"""Longest time without a turn while what comes is left with the broker."""
+GATHER_S = 2.0
+"""Longest time for gathering what came meanwhile."""
 _HARMLESS = {KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED}
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
@@ -68,6 +70,10 @@ class Reading:
         self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, jitter)
         self._subscribed = False
         self._last_poll = clock.monotonic()
+        self._emptied_at: float | None = None
+        """When the log was last read to its end; None while it is not."""
+        self._gathering_s = 0.0
+        """How long it took lately to read what had come in a rest."""
         self.kafka = Consumer(
             {
                 "queued.max.messages.kbytes": max(1, settings.fetch_queue_bytes >> 10),
@@ -82,40 +88,87 @@ class Reading:
         )
         self.pauses = Pauses(self.kafka, partitions, held, metrics, clock)
 
-    def poll(self, held_bytes: int, *, busy: bool, wait_for_room: Callable[[float], object]) -> None:
-        """Take what is there, or wait for it a little: longer while the store is ``busy``, since every turn costs the
-        same. A full buffer takes nothing: it waits for room first, then pauses the partitions.
+    def poll(self, held_bytes: Callable[[], int], *, busy: bool, wait: Callable[[float], object]) -> None:
+        """Take what is there, or wait for it a little. A full buffer takes nothing: it waits for room first, then
+        pauses the partitions.
+
+        While the store is ``busy`` the next insert is due when its messages are ``flush_age_s`` old. They are left
+        with the broker and gathered in one go, just before that: what is taken at once wakes the process once, and is
+        sent while it is still in the processor's caches. Only of a log that was read to its end: a backlog is read
+        without a rest.
 
         FatalError when the client cannot go on, OffsetsOutOfRangeError when the log lacks what comes next.
         """
-        now = self._clock.monotonic()
-        full = held_bytes >= self._settings.memory_bytes
-        self._health.buffer(held_bytes / self._settings.memory_bytes)
+        now, settings = self._clock.monotonic(), self._settings
+        held = held_bytes()
+        full = held >= settings.memory_bytes
+        self._health.buffer(held / settings.memory_bytes)
         if full and not self.pauses.memory and now - self._last_poll < SOFT_WAIT_S:
-            wait_for_room(self._settings.poll_timeout_s)
+            wait(settings.poll_timeout_s)
             return
         if full != self.pauses.memory:
             self.pauses.memory = full
             self.pauses.regulate()
         if not self._subscribed:
             if self._backoff.waiting(now):
-                self._clock.sleep(self._settings.poll_timeout_s)
+                self._clock.sleep(settings.poll_timeout_s)
                 return
             self._subscribe()
-        patience_s = self._settings.poll_timeout_s * (BUSY_POLLS if busy else 1)
+        since = self._emptied_at if busy else None
+        if since is None or full:
+            self._consume(now)
+        elif now < (begin := since + settings.flush_age_s - self._gathering_s):
+            wait(min(REST_S, begin - now))
+            return
+        else:
+            self._gather(since, held_bytes)
+        self._emptied_at = self._last_poll if busy and self._at_end() else None
+
+    def _gather(self, since: float, held_bytes: Callable[[], int]) -> None:
+        """Take what came ``since`` the log was empty, to its end, and what else comes before the insert is due."""
+        began, due = self._clock.monotonic(), since + self._settings.flush_age_s
+        self._emptied_at, emptied = None, False
+        while self._consume(since) and held_bytes() < self._settings.memory_bytes:
+            took = self._last_poll - began
+            if not emptied and (emptied := self._at_end()):
+                self._gathering_s = min(took, self._settings.flush_age_s / 2)
+            if self._last_poll >= due and (emptied or took > GATHER_S):
+                return
+
+    def _consume(self, since: float) -> bool:
+        """Take one poll's messages, none of which waits for longer than ``since``; False when there is more to see to
+        than messages."""
         try:
-            messages = self.kafka.consume(self._settings.poll_messages, patience_s)
+            messages = self.kafka.consume(self._settings.poll_messages, self._settings.poll_timeout_s)
         except KafkaException as error:
             raise FatalError(f"Kafka's client cannot go on: {error}") from error
         self._last_poll = self._health.last_poll = self._clock.monotonic()
         if self._membership.error is not None:
             self._misassigned(self._membership.error)
-            return
+            return False
         together: dict[tuple[str | None, int | None], list[Message]] = {}
         for message in messages:
             together.setdefault((message.topic(), message.partition()), []).append(message)
         for (topic, number), some in together.items():
-            self._take(topic or "", number or 0, some)
+            self._take(topic or "", number or 0, some, since)
+        return True
+
+    def _at_end(self) -> bool:
+        """Whether everything was taken that the last fetches saw in the logs, as far as partitions are read at all.
+        Never so behind a transaction's marker: such a topic is read without a rest."""
+        if self.pauses.memory or not self._partitions:
+            return False
+        for partition in self._partitions.values():
+            if partition.paused:
+                continue
+            try:
+                where = TopicPartition(partition.topic, partition.number)
+                _, end = self.kafka.get_watermark_offsets(where, cached=True)
+            except KafkaException:
+                return False
+            if partition.intake.next_offset < end:
+                return False
+        return True
 
     def joined(self) -> None:
         """Partitions were assigned."""
@@ -126,7 +179,7 @@ class Reading:
         """Leave the group."""
         self.kafka.close()
 
-    def _take(self, topic: str, number: int, messages: list[Message]) -> None:
+    def _take(self, topic: str, number: int, messages: list[Message], since: float) -> None:
         sound = []
         for message in messages:
             error = message.error()
@@ -144,7 +197,7 @@ class Reading:
         self._metrics.messages.labels(topic).inc(len(sound))
         before = intake.waiting_bytes
         try:
-            intake.take(sound)  # type: ignore[arg-type]  # confluent-kafka's Message fits the protocol
+            intake.take(sound, since)  # type: ignore[arg-type]  # confluent-kafka's Message fits the protocol
         except RegistryUnavailableError as error:
             log.warning("%s[%d] waits at offset %d: %s", topic, number, intake.next_offset, error)
             partition.blocked_until = self._clock.monotonic() + self._settings.schema_recheck_s

@@ -36,12 +36,12 @@ class ConsumeSettings:
     poll_messages: int = 2_000
     """Messages taken from librdkafka's queue at a time."""
     poll_timeout_s: float = 0.05
-    """How long a poll waits for them; four times that while the budget of inserts is overdrawn."""
+    """How long a poll waits for them."""
     flush_bytes: int = 64 * MIB
     """An insert is sent at this size of values ..."""
     flush_messages: int = 50_000
     """... or this many messages ..."""
-    flush_age_s: float = 3.0
+    flush_age_s: float = 2.0
     """... or at this age of its oldest message; sooner while the budget of inserts allows, later
     when it is overdrawn and the batch is small and none of the fast lane (see ``flush``)."""
     flush_min_age_s: float = 0.2

@@ -28,14 +28,24 @@ from producers.publisher import KafkaOutbox
 from producers.simulator.scenario import Scenario
 from producers.simulator.simulation import TOPICS, Simulation, producers
 
-WARM_S = 60.0
-"""Longest time that is left out of every figure, twice: first the group joins, inventories and leases are sent, then
-what came while merges were stopped is merged."""
+FIRST_S = 100.0
+"""What is left out of every figure at least: the group joins, inventories and leases are sent, and the first event of
+each node on each topic asks the store how far its run had come; that of the slow lane is sent within a minute, and
+stored a quarter of one later."""
+WARM_S, CATCH_UP_S = 60.0, 150.0
+"""Longest time that is left out beyond that; and until what came meanwhile is merged and projected, once both run."""
 LOOK_S = 3.0
 WARM_LEFT = 2
 """Messages a node that are on their way when the pipeline has caught up with its start."""
 FEW_PARTS = 16
 """Parts that wait to be merged when merges have caught up."""
+PROJECTED_S = 180
+"""How far what the projector has done with lies behind what is stored when it has caught up, at most."""
+# Grain: one row.
+BEHIND = """
+SELECT dateDiff('second', (SELECT max(position) FROM projector_state FINAL WHERE name = 'ledger'), max(at))
+FROM ingest_ledger
+"""
 Say = Callable[[str], None]
 
 
@@ -65,12 +75,12 @@ def paced(
             held = int(client.query(stage.SAMPLES).result_rows[0][0])
             with Beside(stack, held, seconds / 4, most=0.9) as beside:
                 with merges_stopped(client):
-                    alone = stage.follow(stack, client, backlog, seconds / 4, say)
+                    alone = stage.follow(stack, client, backlog, seconds / 4, say, between=True)
                 stack.start_projector()
                 baseline = beside.result()
-            _steady(stack, client, backlog, WARM_LEFT * scenario.nodes, say, parts=FEW_PARTS)
+            _caught_up(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
             since_us, cpu = time.time_ns() // 1000, time.process_time()
-            whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say)
+            whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say, between=True)
             own_cpu_s = time.process_time() - cpu
             stop.set()
             runner.join()
@@ -98,11 +108,22 @@ def paced(
     }
 
 
-def _steady(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say, parts: int | None = None) -> None:
-    """Until little enough is on its way and (with ``parts``) little enough waits to be merged, twice in a row."""
-    deadline, good = time.monotonic() + WARM_S, 0
-    while good < 2 and time.monotonic() < deadline:
+def _steady(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
+    """For ``FIRST_S``, and until little enough is on its way, twice in a row."""
+    begun, good = time.monotonic(), 0
+    while (took := time.monotonic() - begun) < FIRST_S or (good < 2 and took < FIRST_S + WARM_S):
+        stage.follow(stack, client, backlog, LOOK_S, say)
+        left = backlog.count()
+        say(f"until all is steady: {left:,} messages left")
+        good = good + 1 if left <= few else 0
+
+
+def _caught_up(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
+    """Until little enough is on its way, waits to be merged and waits to be projected, twice in a row."""
+    begun, good = time.monotonic(), 0
+    while good < 2 and time.monotonic() - begun < CATCH_UP_S:
         stage.follow(stack, client, backlog, LOOK_S, say)
         left, unmerged = backlog.count(), debt(client, "node_telemetry", 0.0).unmerged_parts
-        say(f"until all is steady: {left:,} messages left, {unmerged} parts unmerged")
-        good = good + 1 if left <= few and (parts is None or unmerged <= parts) else 0
+        behind_s = client.query(BEHIND).result_rows[0][0]
+        say(f"until all is steady: {left:,} messages left, {unmerged} parts unmerged, {behind_s} s to be projected")
+        good = good + 1 if left <= few and unmerged <= FEW_PARTS and 0 <= behind_s <= PROJECTED_S else 0

@@ -23,6 +23,11 @@ bounds. What a look costs the store, up to 0.2 s of CPU where it is asked rarely
 SHORTEST_CPU_S = 0.5
 """Process clocks tick in hundredths of a second: below this no rate means anything."""
 
+BETWEEN_S = 8.0
+"""Longest wait for the end of an insert at either end of a stage that follows a producer: an insert cut in two would
+bring rows whose CPU was spent before, or take CPU for rows that are not there yet. A fleet has one every three."""
+PEEK_S = 0.2
+
 # Grain: one row. Read without FINAL: what was inserted.
 SAMPLES = "SELECT sum(length(gpu_index) * ticks) FROM node_telemetry"
 
@@ -91,11 +96,22 @@ def drain(
     return _measure(stack, client, backlog, rest_s, say, STALL_S, done)
 
 
-def follow(stack: Stack, client: Client, backlog: Backlog, seconds: float, say: Callable[[str], None]) -> Stage:
-    """Measure for so many seconds, while a producer sends at its own pace."""
-    return _measure(
-        stack, client, backlog, lambda _left, _moved, took: seconds - took, say, seconds + STALL_S, lambda: False
-    )
+def follow(
+    stack: Stack,
+    client: Client,
+    backlog: Backlog,
+    seconds: float,
+    say: Callable[[str], None],
+    *,
+    between: bool = False,
+) -> Stage:
+    """Measure for so many seconds, while a producer sends at its own pace; ``between``: and until the end of an insert,
+    from the end of one."""
+
+    def rest_s(_left: int, _moved: int, took: float) -> float:
+        return seconds - took
+
+    return _measure(stack, client, backlog, rest_s, say, seconds + STALL_S, lambda: False, between=between)
 
 
 def _measure(
@@ -106,14 +122,18 @@ def _measure(
     say: Callable[[str], None],
     stall_s: float,
     ended: Callable[[], bool],
+    *,
+    between: bool = False,
 ) -> Stage:
     """``rest_s`` tells from the messages left, those gone since the beginning and the seconds since then when to look
-    again; 0 or less ends the stage."""
+    again; 0 or less ends the stage. ``between``: from the end of an insert to the end of one."""
     stage = Stage()
+    first = left = last = backlog.count()
+    if between:
+        _next_insert(client)
     meter = CpuMeter(stack.pids())
     before = int(client.query(SAMPLES).result_rows[0][0])
     started = moved = time.monotonic()
-    first = left = last = backlog.count()
     while not ended() and (wait_s := rest_s(left, first - left, time.monotonic() - started)) > 0:
         _rest(stack, stage, meter, min(LONGEST_LOOK_S, wait_s), ended)
         left = backlog.count()
@@ -126,10 +146,20 @@ def _measure(
             stage.debts.append(debt(client, "node_telemetry", now - started))
             parts = stage.debts[-1]
             say(f"{left:,} messages left, {parts.parts} parts ({parts.unmerged_parts} unmerged)")
+    if between:
+        _next_insert(client)
     stage.wall_s = time.monotonic() - started
     stage.cpu = meter.read()
     stage.gpu_samples = int(client.query(SAMPLES).result_rows[0][0]) - before
     return stage
+
+
+def _next_insert(client: Client) -> None:
+    """Wait for the end of an insert into the fast lane's table."""
+    rows = "SELECT count() FROM node_telemetry"
+    before, deadline = client.query(rows).result_rows, time.monotonic() + BETWEEN_S
+    while client.query(rows).result_rows == before and time.monotonic() < deadline:
+        time.sleep(PEEK_S)
 
 
 def _rest(stack: Stack, stage: Stage, meter: CpuMeter, seconds: float, ended: Callable[[], bool]) -> None:

@@ -153,9 +153,9 @@ class ConsumeSettings(Section):
     flush_mb: float = Field(64.0, gt=0, description="A partition's batch is inserted at this size (Avro bytes) ...")
     flush_events: int = Field(50_000, ge=1, description="... or this many events ...")
     flush_age_s: float = Field(
-        3.0,
+        2.0,
         gt=0,
-        description="... or this age of its oldest event (twice that, of a slow topic, while the store is busy).",
+        description="... or this age of its oldest event (slow topics: up to six times that while the store is busy).",
     )
     inserts_per_second: float = Field(
         2.0, gt=0, description="Budget of inserts before that age; one that takes n times 60 ms counts as n."

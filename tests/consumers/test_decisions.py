@@ -63,7 +63,7 @@ def test_an_insert_that_took_long_makes_the_next_ones_wait_for_their_age() -> No
     assert early(25.0), "what one insert may spend ahead is bounded"
 
 
-@pytest.mark.parametrize(("slow", "longer"), [("node-events", 2.0), ("node-counters", 4.0)])
+@pytest.mark.parametrize(("slow", "longer"), [("node-events", 3.0), ("node-counters", 6.0)])
 def test_while_the_store_is_busy_a_small_batch_of_a_slow_topic_waits_for_longer(
     monkeypatch: pytest.MonkeyPatch, slow: str, longer: float
 ) -> None:

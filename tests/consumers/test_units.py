@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from consumers.batch import Batch, Limits, pack
 from consumers.boot import BootWatch
 from consumers.commit import CommitHorizon
 from consumers.datum import begins_with_header, place, read_varint
+from consumers.deliveries import Deliveries
 from consumers.delivery import Delivery, Inserts
 from consumers.intake import PartitionIntake
 from consumers.ledger import Lateness, Ledger, entries
@@ -24,7 +26,7 @@ from consumers.settings import ConsumeSettings
 from consumers.stall import StallGuard
 from consumers.store import Boot
 from schemas import catalogue
-from schemas.catalogue import KINDS
+from schemas.catalogue import KINDS, Schema
 from schemas.container import Container, zigzag_varint
 from tests.consumers.fakes import FakeClock, FakeLetters, FakeMessage, FakeStore, away
 from tests.consumers.fleet import Node, Sent, message
@@ -65,6 +67,30 @@ def delivery(fake: Inserts, letters: FakeLetters | None = None) -> Delivery:
     clock = FakeClock()
     guard = StallGuard(1e9, clock)
     return Delivery(fake, letters or FakeLetters(), guard, clock, Metrics(), Lateness(120_000_000, 2))
+
+
+def test_a_delivery_that_had_not_begun_when_the_threads_were_let_go_is_forgotten() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeStore):
+        def insert(self, schema: Schema, body: Container) -> None:
+            begun.set()
+            assert go_on.wait(30)
+            super().insert(schema, body)
+
+    one, other = (batch_of(fed([Node(name, "s").event(TOPIC)])) for name in ("one", "other"))
+    deliveries = Deliveries(delivery(Slow()), threads=1)
+    deliveries.start(one, 0.0)
+    deliveries.start(other, 1.0)
+    assert begun.wait(30)
+    deliveries.close()
+    assert deliveries.collect() == []
+    assert (deliveries.running, deliveries.since) == (1, 0.0)
+    go_on.set()
+    deliveries.wait(30)
+    (done,) = deliveries.collect()
+    assert done.batch is one
+    assert deliveries.idle
 
 
 # --- backoff, horizon, boot, stall -------------------------------------------------------------------------------

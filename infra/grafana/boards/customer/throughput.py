@@ -61,7 +61,7 @@ def _now() -> tuple[Panel, ...]:
         ),
         stat(
             Throughput.OUTPUT_NOW,
-            "Output tokens a second",
+            "Output tokens/s",
             f'SELECT sum(output_tokens) / 60 AS "Tokens"\n{newest}',
             unit=units.COUNT,
             means="Tokens generated a second in the newest minute of which usage is known.",

@@ -84,7 +84,7 @@ FROM {USAGE.rows("throttled_requests, requests", SCOPE)}""",
         ),
         stat(
             Usage.TOKENS_NOW,
-            "Output tokens a second",
+            "Output tokens/s",
             f'SELECT sum(output_tokens) / 60 AS "Tokens"\n{newest}',
             unit=units.COUNT,
             means="Tokens generated a second, in the newest minute of which usage is known.",
@@ -103,7 +103,7 @@ FROM (SELECT least(uniqExactIf(ts, window_s = 3600), {_HOURS}) AS hours, uniqExa
 WHERE hours > 0 OR minutes > 0"""
     return stat(
         id_,
-        "Completeness of usage",
+        "Completeness",
         sql,
         unit=units.RATIO,
         decimals=1,
