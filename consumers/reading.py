@@ -37,6 +37,7 @@ KAFKA_DEFAULTS: Mapping[str, Any] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 45_000,
     "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 100,  # a full queue is emptied at once: a second until it is filled again is a pause
     "topic.metadata.refresh.interval.ms": 30_000,
 }
 SOFT_WAIT_S = 1.0

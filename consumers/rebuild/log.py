@@ -51,6 +51,7 @@ KAFKA: Mapping[str, Any] = {
     "enable.partition.eof": True,  # control records have offsets and are no messages
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 100,  # as in consumers/reading.py
 }
 SAVE_S = 1.0
 FLUSH_AGE_S = 5.0

@@ -29,9 +29,12 @@ from producers.simulator.simulation import TOPICS, Simulation, producers
 
 EMBEDDED_CAP_BYTES = 2 << 30
 """What the embedded broker is given: it keeps its log in memory."""
-WARM, ALONE = 0.88, 0.25
+WARM, ALONE = 0.88, 0.4
 """Share of the messages left when the consumer counts as warm, and when at the latest the projector joins it: it does
 when the straightforward pipeline is done."""
+BASELINE_SHARE, BASELINE_LEAST = 0.04, 400_000
+"""What the straightforward pipeline takes of a small fill, at most, and how many GPU samples (four of its batches) in
+any case: it must be done before the consumer is."""
 TICKS = 5
 Say = Callable[[str], None]
 
@@ -56,7 +59,8 @@ def ingest(
         stack.start_consumer()
         stage.drain(stack, client, backlog, int(total * WARM), say)
         say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
-        with merges_stopped(client), Beside(stack, filled.gpu_samples) as beside:
+        most = min(1.0, max(BASELINE_SHARE, BASELINE_LEAST / filled.gpu_samples))
+        with merges_stopped(client), Beside(stack, filled.gpu_samples, most=most) as beside:
             alone = stage.drain(stack, client, backlog, int(total * ALONE), say, beside.done)
             baseline = beside.result()
         stack.start_projector()
