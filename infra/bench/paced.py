@@ -31,7 +31,7 @@ from producers.simulator.simulation import TOPICS, Simulation, producers
 FIRST_S = 100.0
 """What is left out of every figure at least: the group joins, inventories and leases are sent, and the first event of
 each node on each topic asks the store how far its run had come; that of the slow lane is sent within a minute, and
-stored a quarter of one later."""
+stored a quarter of one later. A run that measures for less is warm sooner, too."""
 WARM_S, CATCH_UP_S = 60.0, 150.0
 """Longest time that is left out beyond that; and until what came meanwhile is merged and projected, once both run."""
 LOOK_S = 3.0
@@ -70,7 +70,7 @@ def paced(
             simulation = Simulation(scenario, journal, outbox, ticks=ticks)
             runner = threading.Thread(target=simulation.live, args=(stop,), name="simulator", daemon=True)
             runner.start()
-            _steady(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
+            _steady(stack, client, backlog, WARM_LEFT * scenario.nodes, say, min(FIRST_S, seconds))
             say("inserts alone, and the straightforward pipeline beside them, on the first of the same messages")
             held = int(client.query(stage.SAMPLES).result_rows[0][0])
             with Beside(stack, held, seconds / 4, most=0.9) as beside:
@@ -78,7 +78,7 @@ def paced(
                     alone = stage.follow(stack, client, backlog, seconds / 4, say, between=True)
                 stack.start_projector()
                 baseline = beside.result()
-            _caught_up(stack, client, backlog, WARM_LEFT * scenario.nodes, say)
+            _caught_up(stack, client, backlog, WARM_LEFT * scenario.nodes, say, min(CATCH_UP_S, seconds))
             since_us, cpu = time.time_ns() // 1000, time.process_time()
             whole = stage.follow(stack, client, backlog, seconds * 3 / 4, say, between=True)
             own_cpu_s = time.process_time() - cpu
@@ -108,20 +108,20 @@ def paced(
     }
 
 
-def _steady(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
-    """For ``FIRST_S``, and until little enough is on its way, twice in a row."""
+def _steady(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say, least_s: float) -> None:
+    """For ``least_s``, and until little enough is on its way, twice in a row."""
     begun, good = time.monotonic(), 0
-    while (took := time.monotonic() - begun) < FIRST_S or (good < 2 and took < FIRST_S + WARM_S):
+    while (took := time.monotonic() - begun) < least_s or (good < 2 and took < least_s + WARM_S):
         stage.follow(stack, client, backlog, LOOK_S, say)
         left = backlog.count()
         say(f"until all is steady: {left:,} messages left")
         good = good + 1 if left <= few else 0
 
 
-def _caught_up(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say) -> None:
+def _caught_up(stack: Stack, client: Client, backlog: Backlog, few: int, say: Say, most_s: float) -> None:
     """Until little enough is on its way, waits to be merged and waits to be projected, twice in a row."""
     begun, good = time.monotonic(), 0
-    while good < 2 and time.monotonic() - begun < CATCH_UP_S:
+    while good < 2 and time.monotonic() - begun < most_s:
         stage.follow(stack, client, backlog, LOOK_S, say)
         left, unmerged = backlog.count(), debt(client, "node_telemetry", 0.0).unmerged_parts
         behind_s = client.query(BEHIND).result_rows[0][0]
