@@ -95,7 +95,7 @@ class Reading:
 
         While the store is ``busy`` the next insert is due when its messages are ``flush_age_s`` old. They are left
         with the broker and gathered in one go, just before that: what is taken at once wakes the process once, and is
-        sent while it is still in the processor's caches. Only of a log that was read to its end: a backlog is read
+        sent before its memory goes cold (docs/benchmarks.md). Only of a log that was read to its end: a backlog is read
         without a rest.
 
         FatalError when the client cannot go on, OffsetsOutOfRangeError when the log lacks what comes next.

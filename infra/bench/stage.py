@@ -21,11 +21,13 @@ LOOK_S, LONGEST_LOOK_S = 0.5, 20.0
 """How often the store is asked what is left: twice as often as it takes to be done at the rate so far, and as the stage
 has taken (it may have begun slowly), within these bounds. What a look costs the store, up to 0.2 s of CPU where it is
 asked rarely, is charged to the stage."""
+SHORTEST_CPU_S = 0.5
+"""Process clocks tick in hundredths of a second: below this no rate means anything."""
 SHORTEST_S = 5.0
-"""Below this no rate means anything: what the consumer holds when a stage begins and ends is a second of its work."""
+"""Nor below this: what the consumer holds when a stage begins and ends is a second of its work."""
 BETWEEN_S = 8.0
 """Longest wait for the end of an insert at either end of a stage that follows a producer: an insert cut in two would
-bring rows whose CPU was spent before, or take CPU for rows that are not there yet. A fleet has one every three."""
+bring rows whose CPU was spent before, or take CPU for rows that are not there yet. A full fleet has one every two."""
 PEEK_S = 0.2
 
 # Grain: one row. Read without FINAL: what was inserted.
@@ -56,7 +58,7 @@ class Stage:
 
     def ratio_to(self, baseline_per_cpu_s: float) -> float | None:
         """GPU samples per CPU-second of consumer and store, against a baseline's; None for a stage too short."""
-        if self.wall_s < SHORTEST_S:
+        if self.wall_s < SHORTEST_S or self.ingest_cpu_s < SHORTEST_CPU_S:
             return None
         return round(self.gpu_samples / self.ingest_cpu_s / baseline_per_cpu_s, 2)
 
