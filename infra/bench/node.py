@@ -80,7 +80,7 @@ def node(folder: Path, gpus: int) -> Iterator[Node]:
             "stub",
             gpus,
             {
-                "agent.nvml.library": str(library),
+                "agent.nvml.driver_library": str(library),
                 "agent.kmsg.path": str(kernel_log),
                 "agent.nic.sysfs": str(folder / "sys"),
             },

@@ -149,7 +149,7 @@ def agent_settings(settings: Settings, sources: tuple[str, ...]) -> AgentSetting
             dcgm_url=agent.dcgm_exporter.url,
             dcgm_interval_s=agent.dcgm_exporter.interval_s,
             dcgm_timeout_s=agent.dcgm_exporter.timeout_s,
-            nvml_library=agent.nvml.library,
+            nvml_library=agent.nvml.driver_library,
             kmsg=agent.kmsg.path,
             sysfs=agent.nic.sysfs,
             spool_dir=(agent.spool.dir or folder / "spool") if agent.spool.enabled else None,

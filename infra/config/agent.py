@@ -14,7 +14,7 @@ class NvmlSource(Section):
     """GPUs through the NVIDIA management library."""
 
     enabled: bool = Field(True, description="Read this source.")
-    library: Path | None = Field(None, description="libnvidia-ml.so.1 to load; else the system's.")
+    driver_library: Path | None = Field(None, description="libnvidia-ml.so.1 to load; else the system's.")
 
 
 class KmsgSource(Section):

@@ -111,7 +111,10 @@ def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path, stub: Stub, st
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    given_settings = (f"agent.nvml.library={stub_library}", 'kafka.librdkafka={"reconnect.backoff.max.ms": "200"}')
+    given_settings = (
+        f"agent.nvml.driver_library={stub_library}",
+        'kafka.librdkafka={"reconnect.backoff.max.ms": "200"}',
+    )
     more = ["--sources", "nvml,kmsg,host,nic", *(part for one in given_settings for part in ("--set", one))]
     with running(command(tmp_path, f"127.0.0.1:{port}", *more), NVML_STUB_CONTROL=str(stub.path)) as agent:
         until(lambda: [g for g in given(tmp_path) if g.topic == "node-telemetry" and g.given > 20])
@@ -169,7 +172,7 @@ def test_two_agents_on_one_folder_is_one_clear_error(tmp_path: Path, broker: Emb
 
 
 def test_a_dry_run_prints_one_tick_and_leaves_no_trace(tmp_path: Path, stub: Stub, stub_library: Path) -> None:
-    more = ("--sources", "nvml,host", "--dry-run", "--set", f"agent.nvml.library={stub_library}")
+    more = ("--sources", "nvml,host", "--dry-run", "--set", f"agent.nvml.driver_library={stub_library}")
     arguments = command(tmp_path, "127.0.0.1:1", *more)
     answer = subprocess.run(
         arguments,

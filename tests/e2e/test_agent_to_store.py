@@ -64,7 +64,7 @@ def reported(live: Up, tmp_path_factory: pytest.TempPathFactory) -> Stub:
     kernel = folder / "kmsg"
     kernel.write_text(f"4,70,{time.monotonic_ns() // 1000},-;{REMAPPED}\n")
     page = "".join(line(name, value) for name, value, _, _ in FIELDS)
-    nvml = ("--sources", "nvml,kmsg,host", "--set", f"agent.nvml.library={library}")
+    nvml = ("--sources", "nvml,kmsg,host", "--set", f"agent.nvml.driver_library={library}")
     kmsg = ("--set", f"agent.kmsg.path={kernel}")
     each_second = ("--set", "agent.ticks_per_event=1")
     with (

@@ -1,7 +1,7 @@
 """A stand-in for NVML, for tests and benchmarks on a machine without NVIDIA GPUs.
 
 ``nvml.c`` is a libnvidia-ml.so.1 that answers from a control file; here it is compiled, and the file is mapped and
-filled. An agent finds it by ``agent.nvml.library`` and the file by the variable NVML_STUB_CONTROL.
+filled. An agent finds it by ``agent.nvml.driver_library`` and the file by the variable NVML_STUB_CONTROL.
 """
 
 from __future__ import annotations
