@@ -182,9 +182,11 @@ def bargauge(
     steps: Steps = limits.PLAIN,
     links: Sequence[Link] = (),
     top: float | None = None,
+    none: str = NO_DATA,
 ) -> Panel:
-    """A bar per row: the query gives a name and a number."""
+    """A bar per row: the query gives a name and a number. ``none``: see ``table``."""
     panel = _common(bargauge_.Panel(), id_, title, means, do, unit, decimals)
+    panel.no_value(none)
     panel.thresholds(_thresholds(steps)).min(0)
     if top is not None:
         panel.max(top)
@@ -206,11 +208,15 @@ def table(
     do: str,
     width: int = 24,
     height: int = 8,
+    none: str = NO_DATA,
 ) -> Panel:
-    """Rows as the query gives and orders them; ``columns`` names every column of it."""
+    """Rows as the query gives and orders them; ``columns`` names every column of it.
+
+    ``none`` is what a list without rows says, where that is no want of data. It claims no more than the store knows:
+    how much was heard is what the board's completeness says.
+    """
     panel = _common(table_.Panel(), id_, title, means, do, units.WHOLE, None)
-    # In a cell and for an empty table alike: a list is empty for want of rows, or of data, and cannot say which.
-    panel.no_value(EMPTY)
+    panel.no_value(none)  # each column has its own for a cell
     panel.show_header(True).cell_height(common.TableCellHeight.SM).filterable(True)
     for name, column in columns.items():
         panel.override_by_name(name, list(_properties(column)))
@@ -329,7 +335,7 @@ def _colour(panel: timeseries_.Panel, colours: Mapping[str, str] | None) -> None
 def _properties(column: Column) -> Sequence[model.DynamicConfigValue]:
     if column.hidden:
         return [model.DynamicConfigValue("custom.hidden", True)]
-    values: dict[str, Any] = {"displayName": column.title}
+    values: dict[str, Any] = {"displayName": column.title, "noValue": EMPTY}
     if column.unit is not None:
         values["unit"] = column.unit
     if column.decimals is not None:

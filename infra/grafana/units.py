@@ -52,6 +52,8 @@ TIME: Final = "dateTimeAsIso"
 TEXT: Final = "string"
 WHOLE: Final = "none"
 """A number as it is, without k or M."""
+EXACT: Final = "locale"
+"""Every digit, in groups of three: what is billed is not rounded to a million."""
 
 
 @cache

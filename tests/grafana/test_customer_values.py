@@ -160,6 +160,17 @@ def test_energy_by_the_gpus_own_counters(ask: Asking, day: Day, tenant: str) -> 
     assert sum(row["Energy"] for row in by_model) == pytest.approx(joules / 3600, rel=0.002)
 
 
+def test_the_figures_of_the_bill_by_utc_day(ask: Asking, day: Day, tenant: str) -> None:
+    rows = ask.rows(Usage.UID, Usage.BY_DAY, hours=48)
+    for column, field in (("requests_", "requests"), ("input", "input_tokens"), ("output", "output_tokens")):
+        assert sum(row[column] for row in rows) == day.usage(tenant, field)
+    energy = ask.rows(Energy.UID, Energy.BY_DAY, hours=24)
+    wh = ask.number(Energy.UID, Energy.ENERGY, hours=24)
+    assert sum(row["energy"] for row in energy) * 1000 == pytest.approx(wh)
+    for row in energy:
+        assert row["per_hour"] == pytest.approx(row["energy"] * 1000 / row["used"])
+
+
 def test_completeness_of_the_day(ask: Asking, day: Day, tenant: str) -> None:
     found = ask.number(Delivered.UID, Delivered.COMPLETENESS, hours=24)
     assert found == pytest.approx(day.completeness(tenant), abs=0.0005)

@@ -99,6 +99,16 @@ def test_every_panel_says_what_it_means_and_what_to_do() -> None:
                 assert panel.title
 
 
+def test_an_empty_list_says_so_in_words_and_an_empty_cell_is_a_dash() -> None:
+    tables = [panel for board in BOARDS for panel in board.panels if panel.kind == "table"]
+    for panel in tables:
+        assert panel.field_config["defaults"]["noValue"].startswith(("no ", "nothing "))
+        for override in panel.field_config["overrides"]:
+            values = {each["id"]: each["value"] for each in override["properties"]}
+            assert values.get("noValue") == "–" or values.get("custom.hidden"), override["matcher"]
+    assert tables
+
+
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_titles_of_figures_fit_a_laptop(board: Dashboard) -> None:
     """At 1440 pixels a column of the grid is 60 wide and a bold letter about 8; frame, menu and sign take 60."""

@@ -206,6 +206,7 @@ ORDER BY in_service DESC, since DESC, node_id, gpu LIMIT {limit}"""
         },
         width=width,
         height=height,
+        none="no sick GPU known",
         means="Everything wrong in the newest closed minute, newest first; what is not in service comes last and wakes "
         f"nobody. At most {limit} rows.",
         do="Do what Action says, at the node named under Began on: the rest of its blast radius recovers with it.",
@@ -237,6 +238,7 @@ ORDER BY ts DESC LIMIT {limit}"""
         },
         width=width,
         height=height,
+        none="no event in the range",
         means=f"Facts that agents, kernel logs and operators reported in the range, the newest first; at most {limit}.",
         do="Read upwards from the first event of the incident; what follows within seconds is usually its consequence.",
     )
@@ -257,7 +259,7 @@ def delivery_columns() -> dict[str, Column]:
         "lease_id": Column("Lease"),
         "tenant": Column("Customer"),
         "gpu_model": Column("Model", width=80),
-        **{name: Column(title, units.COUNT, 1) for name, title in hours},
+        **{name: Column(title, units.EXACT, 1) for name, title in hours},
         "delivered_share": Column("Delivered share", units.RATIO, 3, steps=thresholds.DELIVERED_SHARE),
         "promised": Column("Promised", units.RATIO, 2, 90),
         "distance": Column("Above or below", units.RATIO, 3, steps=thresholds.DISTANCE),

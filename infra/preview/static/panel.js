@@ -124,8 +124,7 @@ export class Panel {
     this.drawn?.();
     this.drawn = null;
     if (empty(this.fields)) {
-      const said = this.spec.fieldConfig?.defaults?.noValue ?? "";
-      put(this.body, h("p.nothing", {}, said.length > 1 ? said : "no data")); // a dash is for a cell
+      put(this.body, h("p.nothing", {}, this.spec.fieldConfig?.defaults?.noValue ?? "no data"));
       this.state("empty");
       return;
     }

@@ -29,7 +29,7 @@ const time = (unit) => (value, decimals) => (value === 0 ? ["0", ` ${DURATION.fi
 const UNITS = {
   short: counted(),
   none: plain(),
-  locale: (value) => [value.toLocaleString("en"), ""],
+  locale: (value, decimals) => [value.toLocaleString("en", { maximumFractionDigits: decimals ?? 3 }), ""],
   percent: plain("%"),
   percentunit: (value, decimals) => [fixed(value * 100, decimals), "%"],
   cps: counted(" c/s"), ops: counted(" ops/s"), reqps: counted(" req/s"), reqpm: counted(" req/min"), rps: counted(" rd/s"), eps: counted(" evt/s"),

@@ -248,9 +248,9 @@ ORDER BY day DESC LIMIT 400"""
         sql,
         {
             "day": Column("Day, UTC"),
-            "leased": Column("Leased GPU-hours", units.COUNT, 1),
-            "delivered": Column("Delivered", units.COUNT, 1),
-            "used": Column("Used", units.COUNT, 1),
+            "leased": Column("Leased GPU-hours", units.EXACT, 1),
+            "delivered": Column("Delivered", units.EXACT, 1),
+            "used": Column("Used", units.EXACT, 1),
             "delivered_share": Column("Delivered share", units.RATIO, 3, steps=thresholds.DELIVERED_SHARE),
             "complete": Column("Complete", units.RATIO, 2, steps=thresholds.COMPLETENESS),
         },

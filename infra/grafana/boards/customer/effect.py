@@ -271,6 +271,7 @@ def _hand_overs() -> Panel:
             "nodes_": Column("Nodes", width=70),
             **_columns(),
         },
+        none="no lease began or ended in the range",
         means=f"Leases of yours that began or ended in the range. {_COMPARED}",
         do="Tokens per GPU-hour unchanged and throttling down: the capacity went to your users.",
     )
@@ -292,6 +293,7 @@ def _raises() -> Panel:
             "is": Column("Is", units.COUNT, 2),
             **_columns(),
         },
+        none="no limit was raised in the range",
         means=f"Limits that were raised in the range. {_COMPARED}",
         do="Throttling unchanged: another limit was the one that refused; see Used of the minute limits.",
     )

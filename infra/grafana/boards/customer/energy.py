@@ -161,16 +161,16 @@ ORDER BY "Energy" DESC"""
     )
 
 
-_FIGURES: Final = f"""sum(energy_j) / 3600 AS energy, sum(healthy_s) / 3600 AS delivered, sum(used_s) / 3600 AS used,
-    {share("energy", "used")} AS per_hour, {share("sum(reported_s)", "sum(expected_s)")} AS complete"""
+_FIGURES: Final = f"""sum(energy_j) / 3600000 AS energy, sum(healthy_s) / 3600 AS delivered, sum(used_s) / 3600 AS used,
+    {share("energy * 1000", "used")} AS per_hour, {share("sum(reported_s)", "sum(expected_s)")} AS complete"""
 _MEASURES: Final = "energy_j, healthy_s, used_s, reported_s, expected_s"
 
 
 def _columns() -> dict[str, Column]:
     return {
-        "energy": Column("Energy", units.WATT_HOUR, 1),
-        "delivered": Column("Delivered GPU-hours", units.COUNT, 1),
-        "used": Column("Used GPU-hours", units.COUNT, 1),
+        "energy": Column("Energy, kWh", units.EXACT, 1),
+        "delivered": Column("Delivered GPU-hours", units.EXACT, 1),
+        "used": Column("Used GPU-hours", units.EXACT, 1),
         "per_hour": Column("A used GPU-hour", units.WATT_HOUR, 0),
         "complete": Column("Complete", units.RATIO, 2),
     }

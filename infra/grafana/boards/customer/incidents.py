@@ -116,6 +116,7 @@ ORDER BY "GPU-hours" DESC LIMIT 15"""
         sql,
         unit=units.COUNT,
         decimals=1,
+        none="no trouble known in the range",
         means="GPU-hours of the range in which a reason held, per reason; a GPU with two counts under both.",
         do="The top cause is what to talk to the operator about.",
     )
@@ -155,6 +156,7 @@ ORDER BY last_ DESC, gpu_hours DESC LIMIT 200"""
             "detail_": Column("More"),
         },
         height=10,
+        none="no incident known in the range",
         means="Each fault, silence or slowdown of your GPUs, counted once where it began, the newest first; at most "
         "200.",
         do="Quote node and first minute when you talk to the operator: it sees the same rows.",
@@ -211,6 +213,7 @@ ORDER BY ts DESC LIMIT 300"""
             "raw": Column("The line itself"),
         },
         height=10,
+        none="no alarm in the range",
         means="XIDs, ECC errors, remaps, lost GPUs and links of your nodes in the range, unchanged as agents sent "
         "them; the newest 300.",
         do="Attach the lines to a claim; each is stored once and can be recomputed by both sides.",
@@ -236,6 +239,7 @@ ORDER BY ts DESC LIMIT 200"""
             "message": Column("Why"),
         },
         width=12,
+        none="nothing of the kind in the range",
         means="When your nodes went into maintenance, came back, or changed their lifecycle, in the range.",
         do="Not in service is not delivered; was it announced?",
     )
@@ -268,6 +272,7 @@ ORDER BY hung_min + slow_min DESC LIMIT 50"""
             "last_": Column("Last", units.TIME, width=170),
         },
         width=12,
+        none="no such job known",
         means="Your jobs that spun without working for five minutes and more, or waited for one slow GPU. At most "
         "the last 24 hours of the range.",
         do="hung: take stacks, restart. held back: exclude that GPU and restart; the operator replaces it.",

@@ -144,6 +144,7 @@ ORDER BY window_s = 0, used_share DESC NULLS LAST, limit_name, window, product""
             "since": Column("In force since", units.TIME, width=170),
         },
         height=9,
+        none="no limit in force",
         means="Each limit in force at the end of the range, and what is taken of it in the window that ends with the "
         "newest known minute. GPUs and power are levels, and come last. An empty product, model or tier = all.",
         do="The top line is what your users meet next: raise it first. Empty time to the cap: not at this rate.",
@@ -169,6 +170,7 @@ ORDER BY "Used" DESC LIMIT 20"""
         decimals=0,
         steps=thresholds.CAP_SHARE,
         top=1,
+        none="no limit of usage in force",
         means="How full each limit's window is at the end of the range.",
         do="Red bars are refusing requests now, or will within hours.",
     )
@@ -295,14 +297,14 @@ ORDER BY requests_ DESC LIMIT 50"""
 _TOKENS: Final = "input_tokens, cached_tokens, output_tokens"
 
 
-def usage_columns() -> dict[str, Column]:
+def usage_columns(unit: str = units.COUNT, decimals: int = 1) -> dict[str, Column]:
     return {
-        "requests_": Column("Requests", units.COUNT, 1),
+        "requests_": Column("Requests", unit, decimals),
         "throttled": Column("Throttled", units.RATIO, 2, steps=thresholds.THROTTLED_SHARE),
         "failed": Column("Failed", units.RATIO, 2, steps=thresholds.FAILED_SHARE),
-        "input": Column("Input tokens", units.COUNT, 1),
-        "cached": Column("Cached", units.COUNT, 1),
-        "output": Column("Output tokens", units.COUNT, 1),
+        "input": Column("Input tokens", unit, decimals),
+        "cached": Column("Cached", unit, decimals),
+        "output": Column("Output tokens", unit, decimals),
     }
 
 
@@ -325,7 +327,8 @@ ORDER BY valid_from DESC, name LIMIT 50"""
             "change": Column("Change", units.RATIO, 0),
             "reason": Column("Why"),
         },
-        width=12,
+        height=6,
+        none="no limit was ever set",
         means="The newest 50 changes of your limits up to the end of the range.",
         do="What a raise did to throttling: What new capacity did.",
     )
@@ -348,8 +351,7 @@ ORDER BY day DESC, requests_ DESC LIMIT 400"""
         Usage.BY_DAY,
         "Day by day (UTC)",
         sql,
-        {"day": Column("Day, UTC"), "product": Column("Product"), **usage_columns()},
-        width=12,
+        {"day": Column("Day, UTC"), "product": Column("Product"), **usage_columns(units.EXACT, 0)},
         means="Whole UTC days that the range touches, as billed; today's is still growing.",
         do="These are the figures of the bill; revisions of your gateway change them until the month is closed.",
     )

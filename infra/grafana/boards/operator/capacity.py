@@ -191,6 +191,7 @@ ORDER BY tenant, lease_id LIMIT 200"""
             "sla_target": Column("Promised", units.RATIO, 2, 90),
             "reads": Column("You may read its usage", width=170),
         },
+        none="no lease in force",
         means="Leases that hold at the end of the range, as their newest revision has them; no end = open.",
         do="Usage of a customer is readable only where its lease says so; elsewhere the store refuses.",
     )
@@ -246,6 +247,7 @@ ORDER BY ts DESC LIMIT 100"""
             "reason": Column("Why"),
         },
         width=14,
+        none="nothing changed hands in the range",
         means="Every word about a lease that was said, or took effect, in the range.",
         do="corrected: windows of the past were computed again; the customer's figures changed with yours.",
     )
@@ -272,6 +274,7 @@ ORDER BY from_ DESC LIMIT 50"""
             "to_": Column("To", units.TIME, width=170),
         },
         width=10,
+        none="no node is leased twice",
         means="Leases that claim the same node at the same time: a mistake. The one that started later holds "
         "meanwhile.",
         do="Correct one of them (gpufleet lease correct); windows and bills follow.",
@@ -344,6 +347,7 @@ ORDER BY since DESC LIMIT 200"""
             "gpus": Column("GPUs", width=70),
             "since": Column("Since", units.TIME, width=170),
         },
+        none="no such node known",
         means="Nodes with GPUs that do not count as capacity at the end of the range: racked, burn-in, maintenance, "
         "RMA.",
         do="The longest in maintenance first: what does it wait for?",

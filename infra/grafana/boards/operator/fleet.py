@@ -146,6 +146,7 @@ ORDER BY "GPUs" DESC LIMIT 12"""
         width=12,
         height=9,
         links=(links.board("Sick GPUs", Health.UID, _HERE, Health.SICK_GPUS),),
+        none="no sick GPU known",
         means="GPUs in service per thing that is wrong with them in the newest minute; one GPU may count under "
         "several.",
         do="Start with the longest bar. Silence of many at once is a feed, a switch or the pipeline, not many GPUs.",
@@ -306,6 +307,7 @@ ORDER BY sick + silent DESC, rack LIMIT 20"""
             "cdu_": Column("CDU"),
         },
         width=16,
+        none="no rack with trouble known",
         means="Racks with sick or silent GPUs in the newest minute, the worst first.",
         do="Open the rack. Several racks with one feed or one CDU: open Power and cooling instead.",
     )

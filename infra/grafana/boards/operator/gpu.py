@@ -329,6 +329,7 @@ ORDER BY clock LIMIT 100"""
         },
         width=14,
         height=10,
+        none="no job known on this GPU",
         means="The GPUs of the job that holds this GPU at the end of the range, newest minute; at most 100.",
         do="First in the list and far below the second: the straggler.",
     )

@@ -170,6 +170,7 @@ ORDER BY owner LIKE 'nobody%', times DESC LIMIT 100"""
             "last": Column("Last", units.TIME, width=170),
         },
         width=12,
+        none="no XID in the range",
         means="XIDs of the range by who has to act. Says: driver (its own verdict), table (NVIDIA's catalogue), "
         "nobody.",
         do="Start with the operator's rows; 90 % of a code on a handful of GPUs means those GPUs are bad.",
@@ -198,6 +199,7 @@ ORDER BY ts DESC LIMIT 200"""
             "occurrences": Column("Times", width=60),
             "raw": Column("The kernel's line"),
         },
+        none="no XID in the range",
         means="The newest 200 XIDs of the range with the kernel's own line.",
         do="The line names PCI address, process and unit: quote it in the ticket.",
     )
@@ -288,6 +290,7 @@ ORDER BY since_, node_id LIMIT 200"""
             "silent_s": Column("For", units.SECONDS, 0, 90),
         },
         width=12,
+        none="no silent node known",
         means="Nodes of which nothing came in the newest minute, the longest silence first. The list starts from the "
         "inventory: a node that never sent anything is on it, too.",
         do="Same rack or feed: one cause, start there. Single: is the host up, is the agent running.",

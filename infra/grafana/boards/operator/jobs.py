@@ -80,6 +80,7 @@ ORDER BY hung DESC, straggler DESC, slowest_ratio LIMIT 50"""
             "slowest_ratio": Column("Its clock", units.RATIO, 0, 80, steps=thresholds.STRAGGLER_RATIO),
         },
         width=12,
+        none="no job known",
         means="Jobs of the newest minute, and of each its slowest busy GPU against the median of the job.",
         do="hung: call the owner. held back: open the GPU. Fewer reporting than GPUs: a node of the job is silent.",
     )

@@ -362,6 +362,7 @@ ORDER BY started_at DESC LIMIT 50"""
             "exit_reason": Column("Ended because", colours={"node_failure": colours.BAD, "hung": colours.BAD}),
         },
         width=12,
+        none="no job known on this node",
         means="Jobs that held a GPU of the node at some time of the range.",
         do="Before taking the node: whose job is on it, and how large is it.",
     )

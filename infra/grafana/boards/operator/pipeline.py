@@ -247,6 +247,7 @@ ORDER BY ts DESC LIMIT 20"""
             "seconds": Column("Took", units.SECONDS, 1, 80),
             "detail": Column("Found"),
         },
+        none="no audit ran in the range",
         means="The newest 20 audits of the last 30 days: journals, offsets, ledger, rows and windows compared.",
         do="None today: run `gpufleet audit`, and put it into cron. off: read Found, then docs/operations.md.",
     )
@@ -332,6 +333,7 @@ LIMIT 200"""
             "dropped": Column("Events given up", steps=thresholds.ANY_IS_BAD),
             "newest": Column("Last word", units.TIME, width=170),
         },
+        none="no agent told of a spool",
         means="Agents whose spool refused events, bridged an outage, thinned events to one in ten seconds or gave "
         f"some up, or whose journal of numbers is in memory alone. {_DAY}",
         do="Refuses, no journal: the disk of that node. Backlog: wait; windows are computed again as it comes. Given "
@@ -361,6 +363,7 @@ ORDER BY letters DESC LIMIT 100"""
             "example": Column("For example"),
         },
         width=12,
+        none="no dead letter in the range",
         means="Messages put aside in the range, by topic, reason and producer, with one example; open = neither sent "
         "again nor dropped.",
         do="One producer: its version or its disk. unknown_schema: register it. too_old, in_future: clocks. Then "

@@ -367,6 +367,7 @@ ORDER BY last_ DESC LIMIT 100"""
             "last_": Column("Until", units.TIME, width=170),
             "windows": Column("Minutes or hours", width=120),
         },
+        none="no such asset known in the range",
         means="Feeds, PDUs, coolant units and others that were tripped, leaking, degraded or in maintenance in the "
         "range: minute by minute up to six hours, else by whole hours.",
         do="Several with one parent and one first minute: the parent is the cause.",

@@ -51,6 +51,7 @@ ORDER BY events DESC LIMIT 50"""
             "last": Column("Last", units.TIME, width=170),
         },
         width=12,
+        none="no flawed event in five minutes",
         means="Who sends absurd events, and what is absurd about them, over the last five minutes of the range.",
         do="Restart or replace that agent; its events are kept and can be looked at (view flawed_events).",
     )

@@ -80,6 +80,7 @@ ORDER BY since DESC LIMIT 100"""
             "is": Column("Is"),
         },
         width=10,
+        none="no GPU was swapped in the range",
         means="Places in which the inventory shows another GPU than before, by UUID.",
         do="Each belongs to an RMA ticket; a swap without one is a mistake, or worse.",
     )
