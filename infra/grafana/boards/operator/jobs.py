@@ -53,9 +53,9 @@ HAVING count() > 0"""
 
 def suspicious(id_: int, scope: str) -> Panel:
     """Jobs with a verdict first, then the ones with the slowest GPU."""
-    sql = f"""SELECT site, job_id, name, job_kind, tenant, gpus, gpus_reporting,
-    multiIf(hung, 'hung', straggler, 'held back', quiet, 'quiet', '') AS verdict,
-    gr_engine_active, tensor_active, power_w, slowest_node AS node_id, slowest_gpu AS gpu, slowest_ratio
+    sql = f"""SELECT site, job_id, multiIf(hung, 'hung', straggler, 'held back', quiet, 'quiet', '') AS verdict,
+    slowest_node AS node_id, slowest_gpu AS gpu, slowest_ratio, tenant, gpus, gpus_reporting,
+    gr_engine_active, tensor_active, power_w, name, job_kind
 FROM gpufleet.job_1m FINAL
 WHERE {recent("job_1m", where=scope)} AND {scope}
 ORDER BY hung DESC, straggler DESC, slowest_ratio LIMIT 50"""
@@ -66,18 +66,18 @@ ORDER BY hung DESC, straggler DESC, slowest_ratio LIMIT 50"""
         {
             "site": HIDDEN,
             "job_id": Column("Job"),
-            "name": Column("Name"),
-            "job_kind": Column("Kind", width=80),
-            "tenant": Column("Customer"),
-            "gpus": Column("GPUs", width=60),
-            "gpus_reporting": Column("Reporting", width=80),
             "verdict": Column("Verdict", width=90, colours={"hung": colours.BAD, "held back": colours.WARN}),
-            "gr_engine_active": Column("Busy", units.RATIO, 0, 60),
-            "tensor_active": Column("Tensor", units.RATIO, 0, 70),
-            "power_w": Column("Power a GPU", units.WATT, 0, 100),
             "node_id": Column("Slowest", links=(links.to_node(),)),
             "gpu": Column("GPU", width=50, links=(links.to_gpu(),)),
             "slowest_ratio": Column("Its clock", units.RATIO, 0, 80, steps=thresholds.STRAGGLER_RATIO),
+            "tenant": Column("Customer"),
+            "gpus": Column("GPUs", width=60),
+            "gpus_reporting": Column("Reporting", width=80),
+            "gr_engine_active": Column("Busy", units.RATIO, 0, 60),
+            "tensor_active": Column("Tensor", units.RATIO, 0, 70),
+            "power_w": Column("Power a GPU", units.WATT, 0, 100),
+            "name": Column("Name"),
+            "job_kind": Column("Kind", width=80),
         },
         width=12,
         none="no job known",
