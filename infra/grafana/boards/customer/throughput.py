@@ -72,7 +72,6 @@ def _now() -> tuple[Panel, ...]:
             "First token, p95",
             f'SELECT {histogram.percentile(0.95)} AS "p95"\nFROM {ttft}',
             unit=units.MILLISECONDS,
-            decimals=0,
             means="95 of 100 requests of the range saw their first token within this time. From histograms: exact to "
             "the bucket, linear within.",
             do="Rising with load: prefill is short of GPUs. Rising without: look at Incidents.",
@@ -261,8 +260,8 @@ ORDER BY requests_ DESC LIMIT 200"""
             "model": Column("Model"),
             "tier": Column("Tier"),
             **usage_columns(),
-            "p50": Column("First token, p50", units.MILLISECONDS, 0),
-            "p95": Column("First token, p95", units.MILLISECONDS, 0),
+            "p50": Column("First token, p50", units.MILLISECONDS),
+            "p95": Column("First token, p95", units.MILLISECONDS),
         },
         height=9,
         means="Sums and percentiles of the range, the busiest first.",

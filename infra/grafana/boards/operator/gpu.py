@@ -321,7 +321,7 @@ ORDER BY clock LIMIT 100"""
             "node_id": Column("Node", links=(links.to_node(),)),
             "gpu": Column("GPU", width=60, links=(links.to_gpu(),)),
             "rack": Column("Rack"),
-            "clock": Column("SM clock", units.MEGAHERTZ, 0),
+            "clock": Column("SM clock", units.MEGAHERTZ),
             "power": Column("Power", units.WATT, 0),
             "tensor": Column("Tensor", units.RATIO, 0),
             "hottest": Column("Hottest", units.CELSIUS, 0, steps=thresholds.GPU_TEMPERATURE),

@@ -206,7 +206,7 @@ ORDER BY gpu LIMIT 100"""
             "memory": Column("Memory used", units.BYTES, 1, 110),
             "busy": Column("Busy", units.RATIO, 0, 70),
             "tensor": Column("Tensor", units.RATIO, 0, 70),
-            "clock": Column("SM clock", units.MEGAHERTZ, 0, 90),
+            "clock": Column("SM clock", units.MEGAHERTZ, width=90),
         },
         means="Every GPU that the inventory has on the node, with its newest minute and what is wrong with it.",
         do="Open a GPU by its number.",
