@@ -18,6 +18,7 @@ PRIVATE = 90210042
 """Anna's own business, which she opens to nobody; Betty opens hers to the operator."""
 POLICIES: Policies = {
     "samples": "tenant",
+    "keyed": "tenant",
     "private": {"tenant": "tenant", "operator": "dictGetOrDefault('gpufleet.opened', 'granted', tenant, 0) = 1"},
     "agg": "tenant",
     "closed": None,
@@ -60,6 +61,9 @@ SETUP = [
     "SOURCE(CLICKHOUSE(TABLE 'grants' DB 'gpufleet')) LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0)",
     "CREATE TABLE gpufleet.private (amount Int64, tenant String) ENGINE = MergeTree ORDER BY amount",
     f"INSERT INTO gpufleet.private VALUES (11, 'betty'), ({PRIVATE}, 'anna')",
+    "CREATE TABLE gpufleet.keyed (tenant LowCardinality(String), x Int64) ENGINE = MergeTree ORDER BY (tenant, x)"
+    " SETTINGS index_granularity = 16",
+    "INSERT INTO gpufleet.keyed SELECT ['anna', 'betty', 'carol'][number % 3 + 1], number FROM numbers(3000)",
     "CREATE VIEW gpufleet.daily AS SELECT tenant, sum(amount) AS total FROM gpufleet.private GROUP BY tenant",
     "CREATE TABLE gpufleet.projector_requests (x String) ENGINE = MergeTree ORDER BY x",
     "CREATE TABLE gpufleet.merged AS gpufleet.samples ENGINE = Merge(gpufleet, '^samples$')",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+
 import pytest
 
 from infra.embedded.store.process import StoreProcess
@@ -102,6 +105,9 @@ PRIVATE_QUERIES = [
     "SELECT dictGet('gpufleet.private', 'amount', 1)",
     "INSERT INTO gpufleet.projector_requests SELECT toString(amount) FROM gpufleet.private",
     "EXPLAIN PLAN actions = 1 SELECT * FROM gpufleet.private",
+    "EXPLAIN ESTIMATE SELECT * FROM gpufleet.private WHERE amount = 90210042",
+    "EXPLAIN ESTIMATE SELECT * FROM gpufleet.samples WHERE x IN private",
+    "EXPLAIN ESTIMATE SELECT * FROM gpufleet.daily",
     "EXPLAIN indexes = 1 SELECT * FROM gpufleet.private WHERE amount = 90210042",
     "DESCRIBE TABLE gpufleet.private",
     "SELECT query, Settings FROM system.processes",
@@ -171,3 +177,53 @@ def test_operators_look_around_and_ask_the_projector(fleet: StoreProcess) -> Non
     assert ask(fleet, "operator", "INSERT INTO projector_requests VALUES ('please')")[0] == 200
     assert ask(fleet, "operator", "INSERT INTO gpufleet.memory VALUES ('x')")[0] == 403
     assert ask(fleet, "reader", "INSERT INTO gpufleet.projector_requests VALUES ('x')")[0] == 403
+
+
+@pytest.mark.parametrize("user", ["operator", "reader"])
+def test_how_much_was_read_is_told_of_what_is_seen_whole(fleet: StoreProcess, user: str) -> None:
+    """By the primary key a count says which values there are: one question a bit, and a name is read."""
+    assert read_rows(fleet, user, "SELECT count() FROM gpufleet.samples WHERE x > 4") > 0
+    for table in ("gpufleet.private", "gpufleet.daily", "gpufleet.samples WHERE x IN (SELECT amount FROM private)"):
+        assert read_rows(fleet, user, f"SELECT count() FROM {table}") == 0
+    for statement, why in (
+        ("EXPLAIN ESTIMATE SELECT count() FROM gpufleet.private WHERE amount > 11", "see a part of"),
+        ("EXPLAIN indexes = 1 SELECT count() FROM gpufleet.daily", "see a part of"),
+        ("SELECT count() FROM gpufleet.private FORMAT JSONEachRowWithProgress", "is for the administrator"),
+        ("SELECT count() FROM gpufleet.private SETTINGS max_rows_to_read = 1", "should not be changed"),
+        ("SELECT 1 FROM gpufleet.private SETTINGS output_format_write_statistics = 1", "should not be changed"),
+    ):
+        status, text = ask(fleet, user, statement)
+        assert status != 200, statement
+        assert why in text, (statement, text)
+    assert "rows_read" not in ask(fleet, user, "SELECT count() FROM gpufleet.private FORMAT JSON")[1]
+    assert ask(fleet, user, "EXPLAIN SYNTAX SELECT amount FROM gpufleet.private")[0] == 200
+
+
+@pytest.mark.parametrize("others", ["betty", "carol", "nobody"])
+def test_a_tenants_question_looks_at_its_own_part_of_the_table(fleet: StoreProcess, others: str) -> None:
+    """So that it takes no longer where others have rows than where nobody has."""
+    assert ask(fleet, "anna", "SELECT count(), max(x) FROM gpufleet.keyed") == (200, "1000\t2997\n")
+    before = marks(fleet)
+    assert ask(fleet, "anna", f"SELECT count() FROM gpufleet.keyed WHERE tenant = '{others}' AND x > 5") == (200, "0\n")
+    assert marks(fleet) == before
+    assert ask(fleet, "anna", "SELECT count() FROM gpufleet.keyed WHERE x > 5")[0] == 200
+    assert before < marks(fleet) <= before + 1000 // 16 + 2
+
+
+@pytest.mark.parametrize("user", ["anna", "operator"])
+def test_extremes_are_shown_to_who_asks_for_them(fleet: StoreProcess, user: str) -> None:
+    status, text = ask(fleet, user, "SELECT x FROM gpufleet.samples WHERE x < 3 FORMAT JSON", extremes="1")
+    assert (status, json.loads(text)["extremes"]) == (200, {"min": {"x": 0}, "max": {"x": 2}})
+
+
+def read_rows(fleet: StoreProcess, user: str, query: str) -> int:
+    """What X-ClickHouse-Summary says."""
+    request = urllib.request.Request(fleet.url, query.encode(), {"X-ClickHouse-User": user, "X-ClickHouse-Key": "pw"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return int(json.loads(response.headers["X-ClickHouse-Summary"])["read_rows"])
+
+
+def marks(fleet: StoreProcess) -> int:
+    """Pieces of tables that were looked at since the store began; nothing else asks it."""
+    sql = "SELECT sum(value) FROM system.events WHERE event = 'SelectedMarks'"
+    return int(ask(fleet, fleet.username, sql)[1])

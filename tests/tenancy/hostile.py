@@ -163,6 +163,23 @@ OUTSIDE: Final = [
 ]
 
 STATEMENTS: Final = [
+    # how much was read, and what the engine knows of its own files
+    "SELECT count() FROM usage_1m FORMAT JSONEachRowWithProgress",
+    "SELECT count() FROM usage_1m WHERE tenant = '{other}' FORMAT jsoneachrowwithprogress",
+    "SELECT 1 UNION ALL SELECT count() FROM gpu_1m FORMAT JSONCompactEachRowWithProgress",
+    "SELECT toString(count()) FROM gpu_1m FORMAT JSONStringsEachRowWithProgress",
+    "SELECT count() FROM gpu_1m FORMAT JSONCompactStringsEachRowWithProgress",
+    "SELECT count() FROM gpu_1m FORMAT XML",
+    "SELECT count() FROM gpu_1m FORMAT Prometheus",
+    "SELECT count() FROM facility_1m WHERE toUInt8(_part) = 1",
+    "SELECT count() FROM allocations WHERE throwIf(_part != '', _part)",
+    "SELECT count() FROM facility_1m PREWHERE toUInt8(_partition_id) = 1",
+    "SELECT count() FROM node_telemetry AS t WHERE toUInt8(t._part) = 1",
+    "SELECT count() FROM gpufleet.usage_1m WHERE toUInt8(gpufleet.usage_1m.`_part`) = 1",
+    "SELECT count() FROM facility_1m WHERE toUInt8(_disk_name) = 1",
+    "SELECT max(_block_number), max(_part_offset) FROM facility_1m",
+    "SELECT count() FROM usage_1m WHERE indexHint(toUInt8(_part) = 1)",
+    "SELECT * FROM (SELECT 1 AS a) AS l JOIN facility_1m AS f ON toUInt8(f._part) = l.a",
     "EXPLAIN SELECT * FROM gpufleet.usage_1m",
     "EXPLAIN AST SELECT 1",
     "EXPLAIN SYNTAX SELECT * FROM gpufleet.usage_1m",

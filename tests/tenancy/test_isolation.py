@@ -171,6 +171,33 @@ def test_headers_open_nothing(askers: dict[str, Asker], name: str) -> None:
             asker.check(f"{query} {value}", *asker.ask(query, {name: value}))
 
 
+PROBES = (
+    ("SELECT count() FROM usage_1m WHERE tenant = '{name}'", "other"),
+    ("SELECT tenant, sum(requests) FROM usage_1d WHERE tenant = '{name}' GROUP BY tenant", "other"),
+    ("SELECT count() FROM gpu_1h WHERE node_id = '{name}'", "node"),
+    ("SELECT count() FROM lease_segments WHERE lease_id = '{name}'", "lease"),
+)
+
+
+def test_a_name_that_others_have_is_answered_as_one_that_nobody_has(askers: dict[str, Asker]) -> None:
+    """In every format that the engine has: to the byte, and with the same counts."""
+    asker = next(iter(askers.values()))
+    formats = column(asker.story, "SELECT name FROM system.formats WHERE is_output")
+    assert len(formats) > 50
+    answered = 0
+    for form in sorted(formats):
+        for query, kind in PROBES:
+            said = [asker.names[kind], "nosuch" + "x" * (len(asker.names[kind]) - 6)]
+            answers = []
+            for name in said:
+                status, body, headers = asker.ask(query.format(name=name), {}, default_format=form)
+                shown = re.sub(r'"elapsed_ns":"\d+"|(?m:^(Date|X-ClickHouse-Query-Id|.*-Tag): .*$)', "", headers)
+                answers.append((status, body.replace(name, ""), shown.replace(name, "")))
+            assert answers[0] == answers[1], (form, query)
+            answered += answers[0][0] == 200
+    assert answered > 30 * len(PROBES)
+
+
 def test_the_same_question_is_answered_to_each_with_its_own(askers: dict[str, Asker]) -> None:
     """In turn and twice, so that nothing that the engine keeps for the next question crosses over."""
     sql = "SELECT tenant, sum(requests) FROM usage_1h FINAL WHERE requests > 0 GROUP BY tenant"

@@ -46,7 +46,6 @@ class TenantLimits:
             "max_threads": str(self.threads),
             "allow_introspection_functions": "0",
             "allow_ddl": "0",
-            "output_format_write_statistics": "0",  # FORMAT JSON would count rows of others that were read
         }
 
 
@@ -68,7 +67,8 @@ class Access:
             raise Refusal(ACCESS_DENIED, "ACCESS_DENIED", f"Not enough privileges: the database is {self._database}")
         checking = self._engine.admin()
         try:
-            sql = self._gate.check(user.kind, job.body.sql.decode("utf-8", "replace"), job.parameters, checking)
+            text, form = job.body.sql.decode("utf-8", "replace"), job.default_format
+            cleared = self._gate.check(user.kind, text, form, job.parameters, checking)
         finally:
             checking.close()
         settings = dict(job.settings)
@@ -81,7 +81,8 @@ class Access:
             # VALUES would otherwise evaluate any expression, file() among them.
             settings["input_format_values_interpret_expressions"] = "0"
             settings["input_format_values_deduce_templates_of_expressions"] = "0"
-        return replace(job, body=job.body.with_sql(sql.encode()), database=database, settings=settings)
+        body = job.body.with_sql(cleared.sql.encode())
+        return replace(job, body=body, database=database, settings=settings, counts=cleared.counts)
 
     def connect(self, user: User, job: Job) -> Connection:
         """A fresh connection for a cleared job, its database and settings in place."""

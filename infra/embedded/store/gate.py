@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from infra.embedded.store import syntax
+from infra.embedded.store import formats, syntax
 from infra.embedded.store.config import OPEN_SYSTEM_TABLES, OPEN_VIEW, Policy
 from infra.embedded.store.engine import Connection
-from infra.embedded.store.errors import ACCESS_DENIED, Refusal
+from infra.embedded.store.errors import ACCESS_DENIED, UNKNOWN_FORMAT, Refusal
 from infra.embedded.store.syntax import Node
 from infra.embedded.store.users import Kind
 
@@ -68,6 +68,10 @@ _SELECT_NODES: Final = frozenset(
 _LOOK_NODES: Final = frozenset(
     {"DescribeQuery", "ExistsTableQuery", "Explain", "ShowTables", "ShowColumns", "ShowCreateTableQuery"}
 )
+_FORMATTED: Final = frozenset({"SelectWithUnionQuery", "DescribeQuery", "Explain"})
+"""Statements of which an identifier right under the root is the FORMAT."""
+_EXPLAINS_TEXT: Final = frozenset({"EXPLAIN AST", "EXPLAIN SYNTAX", "EXPLAIN QUERY TREE"})
+"""What EXPLAIN says of a statement without looking at a table."""
 OPERATOR_INSERTS: Final = frozenset({"projector_requests"})
 """What people on the operator's side may put into the store: requests to compute windows again."""
 KNOWN: Final = 256
@@ -76,6 +80,15 @@ KNOWN_BYTES: Final = 16 << 10
 """... each of at most so many characters."""
 _FILES: Final = re.compile(r"\b(?:IN|OUT)FILE\b", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """A statement that may run."""
+
+    sql: str
+    counts: bool
+    """May its answer say how much the engine read? Not where rows are among it that the asker does not see."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +111,11 @@ class Gate:
     def __init__(self, connection: Connection, database: str, policies: Mapping[str, Policy]) -> None:
         self._database = database
         self._views = frozenset(name for name, policy in policies.items() if policy.tenant == OPEN_VIEW)
+        self._listed = frozenset(policies)
+        self._whole = frozenset(name for name, policy in policies.items() if policy.operator == "1")
         self._functions, self._dictionaries = _allowed(connection)
         self._combinators = tuple(_column(connection, "SELECT name FROM system.aggregate_function_combinators"))
-        self._passed: dict[tuple[Kind, str], str] = {}
+        self._passed: dict[tuple[Kind, str, str], Cleared] = {}
         self._generation = 0
         inside = frozenset({database, "system", "information_schema", "INFORMATION_SCHEMA"})
         self._rights = {
@@ -110,31 +125,34 @@ class Gate:
             Kind.WRITER: Rights(inside, settings=True, look=True, insert=None),
         }
 
-    def check(self, kind: Kind, sql: str, parameters: Mapping[str, str], connection: Connection) -> str:
-        """The statement to run in place of `sql`. Refusal when it goes beyond the rights of `kind`; RuntimeError
-        with ClickHouse's text when it cannot be parsed. `connection` is the admin's; nothing is run on it.
+    def check(self, kind: Kind, sql: str, form: str, parameters: Mapping[str, str], connection: Connection) -> Cleared:
+        """The statement to run in place of `sql`, whose answer has the format `form` unless it names one. Refusal when
+        it goes beyond the rights of `kind`; RuntimeError with ClickHouse's text when it cannot be parsed. `connection`
+        is the admin's; nothing is run on it.
 
         What a program says again and again, word for word, is let through from memory, since a look takes 10 ms of
         CPU; what a tenant says never is."""
-        known = self._passed.get((kind, sql))
+        known = self._passed.get((kind, sql, form))
         if known is not None and not parameters:
             return known
         generation = self._generation
-        statement = self._checked(kind, sql, parameters, connection)
+        cleared = self._checked(kind, sql, form, parameters, connection)
         if kind is not Kind.TENANT and not parameters and len(sql) <= KNOWN_BYTES:
             if len(self._passed) >= KNOWN:
                 self._passed.clear()
-            self._passed[kind, sql] = statement
+            self._passed[kind, sql, form] = cleared
             if generation != self._generation:
                 self._passed.clear()
-        return statement
+        return cleared
 
     def forget(self) -> None:
         """Databases may have come or gone: a name may mean something else now."""
         self._generation += 1
         self._passed.clear()
 
-    def _checked(self, kind: Kind, sql: str, parameters: Mapping[str, str], connection: Connection) -> str:
+    def _checked(
+        self, kind: Kind, sql: str, form: str, parameters: Mapping[str, str], connection: Connection
+    ) -> Cleared:
         rights = self._rights[kind]
         statement = syntax.canonical(connection, sql)
         if _FILES.search(_QUOTED.sub("''", statement)):
@@ -153,8 +171,46 @@ class Gate:
         if nodes[0].kind == "InsertQuery":
             self._target(nodes, rights)
         if kind is Kind.TENANT:
+            self._own_names(nodes)
             self._open_views(nodes, connection)
-        return statement
+        counts = kind is Kind.WRITER or (kind is not Kind.TENANT and self._sees_all_of(nodes, connection))
+        if kind is not Kind.WRITER:
+            self._format(nodes, form)
+            self._explain(nodes[0], counts=counts)
+        return Cleared(statement, counts)
+
+    def _sees_all_of(self, nodes: list[Node], connection: Connection) -> bool:
+        """Whether people on the operator's side see every row of every table that a statement names. A view may read
+        any."""
+        sql = "SELECT name FROM system.tables WHERE database = {d:String} AND engine LIKE '%MergeTree'"
+        whole = self._whole.intersection(_column(connection, sql, {"d": syntax.escaped(self._database)}))
+        for node in nodes:
+            database, _, name = node.name.rpartition(".")
+            ours = database in ("", self._database)
+            if node.kind == "TableIdentifier" and not (ours and name in whole) and database.lower() != "system":
+                return False
+            if node.kind == "Identifier" and ours and name in self._listed - whole:
+                return False
+        return True
+
+    def _format(self, nodes: list[Node], form: str) -> None:
+        named = [n.name for n in nodes if n.depth == 1 and n.kind == "Identifier" and nodes[0].kind in _FORMATTED]
+        for name in (form, *named):
+            if not formats.is_open(name):
+                raise Refusal(UNKNOWN_FORMAT, "UNKNOWN_FORMAT", f"The format {name} is for the administrator")
+
+    def _explain(self, root: Node, *, counts: bool) -> None:
+        if root.kind == "Explain" and not counts and root.name not in _EXPLAINS_TEXT:
+            kinds = ", ".join(sorted(_EXPLAINS_TEXT))
+            raise _denied(
+                f"how a table or view that you see a part of is read is for the administrator; {kinds} are not"
+            )
+
+    def _own_names(self, nodes: list[Node]) -> None:
+        """The engine looks at its own columns (_part, _partition_id, ...) before it filters rows."""
+        for node in nodes:
+            if node.kind.endswith("Identifier") and any(part.startswith("_") for part in node.name.split(".")):
+                raise _denied(f"{node.name}: names that begin with _ are the engine's own")
 
     def _root(self, node: Node, rights: Rights) -> None:
         kind = node.kind
@@ -260,6 +316,6 @@ def _allowed(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(allowed), frozenset(dictionaries)
 
 
-def _column(connection: Connection, query: str) -> list[str]:
-    lines = connection.run(query, "JSONCompactEachRow").bytes().splitlines()
+def _column(connection: Connection, query: str, parameters: Mapping[str, str] | None = None) -> list[str]:
+    lines = connection.run(query, "JSONCompactEachRow", parameters).bytes().splitlines()
     return [json.loads(line)[0] for line in lines]

@@ -43,6 +43,8 @@ class Job:
     max_rows: int = 0
     """Most rows of a result, 0 = any number; the engine does not hold streams to max_result_rows."""
     max_bytes: int = 0
+    counts: bool = True
+    """Does the answer say how much the engine read?"""
 
     @property
     def selects(self) -> bool:
@@ -67,7 +69,7 @@ def execute(job: Job, connection: Connection, pipe: Pipe, writes: Writes, change
     if job.selects and form in STREAMED:
         _stream(job, connection, form, pipe)
         return
-    summary = Summary()
+    summary = Summary(job.counts)
     try:
         result = connection.run(job.body.sql, form, job.parameters)
     finally:
@@ -97,7 +99,7 @@ def _bound(job: Job, summary: Summary) -> None:
 def _insert(job: Job, connection: Connection) -> Summary:
     head, data = job.body.head, job.body.data
     sql = job.body.sql
-    summary = Summary()
+    summary = Summary(job.counts)
     if data is not None:
         if data.size == 0:
             return summary
@@ -112,7 +114,7 @@ def _insert(job: Job, connection: Connection) -> Summary:
 
 def _stream(job: Job, connection: Connection, form: str, pipe: Pipe) -> None:
     hold = WAIT_BYTES if job.wait else FIRST_BYTES
-    summary = Summary()
+    summary = Summary(job.counts)
     held: list[bytes] = []
     size = 0
     begun = False
