@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "usage": "Turn a customer's request logs into usage events.",
     "lease": "Apply, correct and list leases.",
     "limit": "Apply and list a tenant's caps and limits.",
+    "maintenance": "Take nodes out of service and bring them back.",
     "tenant": "Add, list and remove tenants as users of the store, and rotate their passwords.",
     "grafana": "Provision a Grafana: organisations, data sources, dashboards, alert rules.",
     "migrate": "Bring the store's tables and views up to date.",

@@ -187,6 +187,9 @@ def test_the_dead_mans_switch_stops_when_nothing_comes(bench: Bench) -> None:
     assert watch.to(36).firing == []
 
 
+NOTHING = "The store gives no answer, or has nothing: no other alert can fire."
+
+
 def _away(sql: str) -> Frame:
     raise StoreError("connection refused")
 
@@ -196,8 +199,9 @@ def test_a_store_that_is_away_is_one_page_and_stops_the_heartbeat() -> None:
     for rule in RULES:
         evaluator = Evaluator(rule, _away)
         for minute in range(10):
-            told += [(rule.name, change.after.state.value) for change in evaluator.step(60 * minute) if change.fired]
-    assert told == [("freshness", "Alerting")]
+            fired = [change.after for change in evaluator.step(60 * minute) if change.fired]
+            told += [(rule.name, after.state.value, evaluator.summary(after)) for after in fired]
+    assert told == [("freshness", "Alerting", NOTHING)]
 
 
 def test_a_store_without_a_row_is_one_page() -> None:
@@ -205,5 +209,6 @@ def test_a_store_without_a_row_is_one_page() -> None:
     for rule in RULES:
         evaluator = Evaluator(rule, lambda _sql: Frame((), (), [], 0, 0, 0.0))
         for minute in range(10):
-            told += [(rule.name, change.after.state.value) for change in evaluator.step(60 * minute) if change.fired]
-    assert told == [("freshness", "Alerting")]
+            fired = [change.after for change in evaluator.step(60 * minute) if change.fired]
+            told += [(rule.name, after.state.value, evaluator.summary(after)) for after in fired]
+    assert told == [("freshness", "Alerting", NOTHING)]

@@ -42,6 +42,12 @@ def test_labels_and_values_are_put_in() -> None:
     assert render(text, {"node": "h100-r0001-n01", "gpu": "3"}, {"B": 1500.0}) == "h100-r0001-n01 GPU 3: 1.5k of 1500"
 
 
+def test_an_alert_without_labels_has_words_of_its_own() -> None:
+    text = "{{ if .Labels.site }}Site {{ .Labels.site }} is old.{{ else }}Nothing answers.{{ end }} Look."
+    assert render(text, {"site": "s1"}, {}) == "Site s1 is old. Look."
+    assert render(text, {}, {}) == "Nothing answers. Look."
+
+
 def test_a_missing_label_shows() -> None:
     assert render("{{ .Labels.node }}", {}, {}) == "[no value]"
 

@@ -1,6 +1,7 @@
 """The part of Grafana's alert templates that our annotations use.
 
-``{{ .Labels.NAME }}``, ``{{ .Values.REF.Value }}`` and a pipe into one of Prometheus' functions. Dollars are avoided
+``{{ .Labels.NAME }}``, ``{{ .Values.REF.Value }}``, a pipe into one of Prometheus' functions, and
+``{{ if .Labels.NAME }}...{{ else }}...{{ end }}`` for alerts of an answer without rows. Dollars are avoided
 (``$labels`` is ``.Labels``): whether a dollar in a provisioning file is replaced by an environment variable depends on
 Grafana's version and on the field.
 """
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 
 _ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_IF = re.compile(r"\{\{\s*if \.Labels\.(\w+)\s*\}\}(.*?)\{\{\s*else\s*\}\}(.*?)\{\{\s*end\s*\}\}", re.DOTALL)
 _LABEL = re.compile(r"\.Labels\.(\w+)")
 _VALUE = re.compile(r"\.Values\.(\w+)\.Value(?:\s*\|\s*(\w+))?")
 
@@ -84,4 +86,5 @@ def render(template: str, labels: Mapping[str, str], values: Mapping[str, float]
         number = values.get(value[1], math.nan)
         return FUNCTIONS[value[2]](number) if value[2] else f"{number:g}"
 
-    return _ACTION.sub(put, template)
+    chosen = _IF.sub(lambda match: match[2] if labels.get(match[1]) else match[3], template)
+    return _ACTION.sub(put, chosen)

@@ -143,8 +143,9 @@ RULES = (
         Owner.PIPELINE,
         _answer(_STALE, "site"),
         ("site",),
-        "Site {{ .Labels.site }}: the newest closed minute is {{ .Values.B.Value | humanizeDuration }} old although"
-        " events come in: the projector stands, and with it every other alert.",
+        "{{ if .Labels.site }}Site {{ .Labels.site }}: the newest closed minute is"
+        " {{ .Values.B.Value | humanizeDuration }} old although events come in: the projector stands, and with it every"
+        " other alert.{{ else }}The store gives no answer, or has nothing: no other alert can fire.{{ end }}",
         (Pipeline.UID, Pipeline.PROJECTOR_BEHIND),
         above=300,
         for_s=120,
@@ -270,7 +271,8 @@ RULES = (
         Owner.PIPELINE,
         _answer(_AUDIT_AGE, "part"),
         ("part",),
-        "The last audit of everything is {{ .Values.B.Value | humanize }} hours old: exactness is not proved since.",
+        "The last audit of everything is {{ .Values.B.Value | humanize }} hours old (999: none ever ran): exactness is"
+        " not proved since.",
         (Pipeline.UID, Pipeline.AUDITS),
         above=26,
         for_s=3600,
