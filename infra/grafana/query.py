@@ -14,12 +14,32 @@ from infra.grafana.colours import STATES
 
 RANGE_S: Final = "dateDiff('second', $__fromTime, $__toTime)"
 """Length of the range that the board shows. [s]"""
-MINUTES_S: Final = "(dateDiff('minute', toStartOfMinute($__fromTime + 59), toStartOfMinute($__toTime - 60)) * 60)"
-"""Seconds of the whole minutes of the range, the last two left out: what a GPU could have reported at most."""
 IN_MINUTES: Final = "ts < toStartOfMinute($__toTime - 60)"
 """The windows of these minutes: the newest may still be on their way."""
 RAW_S: Final = 900
 """Raw events are shown of at most this long before the end of the range. [s]"""
+
+
+def known_since(scope: str) -> str:
+    """When the inventory first spoke of these nodes; 1970 where it never did."""
+    return f"(SELECT min(ts) FROM gpufleet.inventory WHERE flaws = 0 AND {scope})"
+
+
+def whole_minutes_s(begin: str) -> str:
+    """Seconds of the whole minutes from ``begin`` to the end of the range, the last two left out: what a GPU could have
+    reported at most."""
+    return f"(dateDiff('minute', toStartOfMinute({begin} + 59), toStartOfMinute($__toTime - 60)) * 60)"
+
+
+def minutes_known_s(scope: str) -> str:
+    """The same of the range, but from the time on at which the inventory knew these nodes; 0 where it never did."""
+    since = f"toDateTime({known_since(scope)}, 'UTC')"
+    return f"if(toUnixTimestamp({since}) = 0, 0, {whole_minutes_s(f'greatest($__fromTime, {since})')})"
+
+
+def heard(expression: str, scope: str) -> str:
+    """The expression, or NULL where nothing was heard of any GPU in the range: no data is not zero."""
+    return f"if((SELECT count() FROM {HEALTH.rows('reported_s', scope)}) = 0, NULL, {expression})"
 
 
 def chosen(variable: str) -> str:

@@ -176,6 +176,12 @@ def test_completeness_of_the_day(ask: Asking, day: Day, tenant: str) -> None:
     assert found == pytest.approx(day.completeness(tenant), abs=0.0005)
 
 
+def test_a_year_before_the_first_usage_is_not_missing(ask: Asking) -> None:
+    for uid, panel in ((Usage.UID, Usage.COMPLETENESS), (Throughput.UID, Throughput.COMPLETENESS)):
+        assert ask.number(uid, panel, hours=8766) == pytest.approx(1)
+        assert ask.number(uid, panel, hours=3) == pytest.approx(1)
+
+
 def test_a_year_of_incidents_is_the_days(ask: Asking) -> None:
     """The hours of sick GPUs add up to their minutes, and hold the same incidents."""
     day, year = (ask.rows(Incidents.UID, Incidents.LOST_BY_CAUSE, hours=hours) for hours in (24, 8766))

@@ -242,6 +242,14 @@ def test_completeness_of_the_day(ask: Asking, day: Day) -> None:
     assert day.completeness() < 0.9999
 
 
+@pytest.mark.parametrize(("uid", "panel"), [(NodeBoard.UID, NodeBoard.COMPLETENESS), (Gpu.UID, Gpu.COMPLETENESS)])
+def test_what_was_not_there_yet_is_not_missing(ask: Asking, uid: str, panel: int) -> None:
+    """A year that ends with the first day of a node is as complete as that day."""
+    of_day, of_year = (ask.number(uid, panel, hours=hours) for hours in (23, 8766))
+    assert of_day > 0.9
+    assert of_year == pytest.approx(of_day, abs=0.01)
+
+
 # the pipeline
 
 

@@ -20,9 +20,29 @@ _COMPLETENESS = (
     "is of this share of the fleet only: missing data is never drawn as zero."
 )
 _COMPLETENESS_DO = "Below 99.9 %: find the silent nodes (Health); if none is silent, the pipeline is behind (Pipeline)."
+_CLASSES_DO = "Red: Health says what. Purple: find out whether the node or only its data is gone."
+_THROTTLING_DO = (
+    "Thermal: coolant and fans (Power and cooling). Power brake: the power supply asks for less. Hardware slowdown: "
+    "the GPU or its supply; open the node."
+)
+CUSTOMERS_COMPLETENESS: Final = (
+    "Below 99.9 %: Incidents names the nodes that were silent. If none was, data is late: the figures still rise."
+)
+CUSTOMERS_THROTTLING: Final = (
+    "Thermal, brake or hardware: you get less than the GPUs could give. Incidents names the nodes; the operator mends "
+    "them."
+)
 
 
-def completeness(id_: int, scope: str, *, width: int = 4, windows: Windows = HEALTH, to: Sequence[Link] = ()) -> Panel:
+def completeness(
+    id_: int,
+    scope: str,
+    *,
+    width: int = 4,
+    windows: Windows = HEALTH,
+    to: Sequence[Link] = (),
+    do: str = _COMPLETENESS_DO,
+) -> Panel:
     """Expected against received over the whole range."""
     sql = f"""SELECT {share("sum(reported_s)", "sum(expected_s)")} AS "Completeness"
 FROM {windows.rows("reported_s, expected_s", scope)}"""
@@ -31,7 +51,7 @@ FROM {windows.rows("reported_s, expected_s", scope)}"""
         "Completeness",
         sql,
         means=f"{_COMPLETENESS} Over the whole range.",
-        do=_COMPLETENESS_DO,
+        do=do,
         unit=units.RATIO,
         decimals=2,
         width=width,
@@ -92,7 +112,15 @@ FROM
     )
 
 
-def gpus_by_class(id_: int, scope: str, *, width: int = 12, height: int = 8, title: str = "GPUs by health") -> Panel:
+def gpus_by_class(
+    id_: int,
+    scope: str,
+    *,
+    width: int = 12,
+    height: int = 8,
+    title: str = "GPUs by health",
+    do: str = _CLASSES_DO,
+) -> Panel:
     """GPUs per class of health over time: means over each point, so that the classes add up to all GPUs."""
     columns = ("healthy_s", "unhealthy_s", "unknown_s", "opted_out_s", "not_in_service_s")
     means = ",\n    ".join(
@@ -111,7 +139,7 @@ GROUP BY time
         means="GPUs in each class, mean over each point. Healthy: reports, no open fault, no hardware slowdown. "
         "Unhealthy: under a fault (its own, its node's, its NVLink domain's) or slowed down. Unknown: silent. Not in "
         "service: maintenance, burn-in, RMA. A gap is a time without any data.",
-        do="Red: Health says what. Purple: find out whether the node or only its data is gone.",
+        do=do,
         unit=units.COUNT,
         width=width,
         height=height,
@@ -120,7 +148,9 @@ GROUP BY time
     )
 
 
-def throttling(id_: int, windows: Windows, scope: str, *, width: int = 12, height: int = 8) -> Panel:
+def throttling(
+    id_: int, windows: Windows, scope: str, *, width: int = 12, height: int = 8, do: str = _THROTTLING_DO
+) -> Panel:
     """Share of GPU time in which clocks were held down, by reason."""
     reasons = ("power_cap", "hw_slowdown", "sw_thermal", "hw_thermal", "power_brake")
     columns = [f"throttle_{reason}_s" for reason in reasons]
@@ -139,8 +169,7 @@ GROUP BY time
         sql,
         means="Share of GPU time in which the driver held clocks down, per reason. A software power cap is normal "
         "under load; the other four are faults (mask 0xE8).",
-        do="Thermal: coolant and fans (Power and cooling). Power brake: the power supply asks for less. Hardware "
-        "slowdown: the GPU or its supply; open the node.",
+        do=do,
         unit=units.RATIO,
         width=width,
         height=height,

@@ -89,7 +89,7 @@ FROM {HEALTH.rows("used_s, healthy_s", SCOPE)}""",
             means="Delivered GPU-seconds in which the engine was busy (at least 5 %), over the range.",
             do="Low: your own scheduler leaves paid GPUs idle.",
         ),
-        common.completeness(Delivered.COMPLETENESS, SCOPE),
+        common.completeness(Delivered.COMPLETENESS, SCOPE, do=common.CUSTOMERS_COMPLETENESS),
     )
 
 
@@ -114,7 +114,13 @@ GROUP BY time
 
 
 def _by_class() -> Panel:
-    return common.gpus_by_class(Delivered.BY_CLASS, SCOPE, height=9, title="What became of the leased GPUs")
+    return common.gpus_by_class(
+        Delivered.BY_CLASS,
+        SCOPE,
+        height=9,
+        title="What became of the leased GPUs",
+        do="Red and purple were not delivered: Incidents says what happened, where, and since when.",
+    )
 
 
 def _share() -> Panel:

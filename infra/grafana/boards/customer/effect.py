@@ -107,7 +107,7 @@ FROM
             means="Time from the newest hand-over or limit raise to the end of the range.",
             do="Give a change six hours before judging it by the tables below.",
         ),
-        common.completeness(Effect.COMPLETENESS, SCOPE, width=5),
+        common.completeness(Effect.COMPLETENESS, SCOPE, width=5, do=common.CUSTOMERS_COMPLETENESS),
     )
 
 

@@ -89,7 +89,7 @@ FROM
             "overhead.",
             do="No data: your gateway sends no usage. Choose all models: tokens are not told apart by GPU model.",
         ),
-        common.completeness(Energy.COMPLETENESS, SCOPE, width=5),
+        common.completeness(Energy.COMPLETENESS, SCOPE, width=5, do=common.CUSTOMERS_COMPLETENESS),
     )
 
 
@@ -141,7 +141,7 @@ GROUP BY time, series""")
 
 
 def _held_back() -> Panel:
-    return common.throttling(Energy.HELD_BACK, FLEET, SCOPE)
+    return common.throttling(Energy.HELD_BACK, FLEET, SCOPE, do=common.CUSTOMERS_THROTTLING)
 
 
 def _by_model() -> Panel:

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Incidents
 from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeline
-from infra.grafana.query import FLEET, HEALTH, SICK, SICK_SUMS, gpu_state, known, last, newest_sick, only, recent
+from infra.grafana.query import FLEET, HEALTH, SICK, SICK_SUMS, gpu_state, heard, known, last, newest_sick, only, recent
 from infra.grafana.target import CUSTOMER
 
 SCOPE: Final = f"tenant != '' AND {only('site')} AND {only('gpu_model')}"
@@ -56,7 +56,7 @@ WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_ou
             unit=units.WHOLE,
             steps=thresholds.ANY_IS_NOTICE,
             means="Leased GPUs that are not healthy in the newest minute: sick, silent or out of service.",
-            do="These are the GPU-hours that you are not paying for.",
+            do="Incidents says which and why; the promise of each lease is on Delivered capacity.",
         ),
         stat(
             Incidents.UNKNOWN_NOW,
@@ -70,7 +70,7 @@ WHERE {newest_sick(SCOPE)} AND in_service AND reason NOT IN ('silent', 'opted_ou
         stat(
             Incidents.XIDS,
             "Application XIDs",
-            f"""SELECT count() AS "XIDs"
+            f"""SELECT {heard("count()", SCOPE)} AS "XIDs"
 FROM gpufleet.xids
 WHERE ts >= $__fromTime AND ts <= $__toTime AND {_EVENTS} AND action = 'restart_app'""",
             unit=units.WHOLE,
@@ -89,7 +89,7 @@ FROM {HEALTH.rows("unhealthy_s, unknown_s, not_in_service_s", SCOPE)}""",
             means="Leased GPU-hours of the range that were not delivered: unhealthy, unknown or not in service.",
             do="By cause, below.",
         ),
-        common.completeness(Incidents.COMPLETENESS, SCOPE),
+        common.completeness(Incidents.COMPLETENESS, SCOPE, do=common.CUSTOMERS_COMPLETENESS),
     )
 
 
@@ -280,4 +280,4 @@ ORDER BY hung_min + slow_min DESC LIMIT 50"""
 
 
 def _slowed() -> Panel:
-    return common.throttling(Incidents.SLOWED, FLEET, SCOPE, width=24)
+    return common.throttling(Incidents.SLOWED, FLEET, SCOPE, width=24, do=common.CUSTOMERS_THROTTLING)

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards.customer import limits
 from infra.grafana.boards.ids import Effect, Throughput, Usage
 from infra.grafana.panels import Column, Panel, bargauge, stat, table, timeseries
-from infra.grafana.query import IN_MINUTES, MINUTES_S, USAGE, only, recent, share
+from infra.grafana.query import IN_MINUTES, USAGE, only, recent, share, whole_minutes_s
 from infra.grafana.target import CUSTOMER
 
 _ALL: Final = f"tenant != '' AND {only('site')}"
@@ -97,8 +97,8 @@ FROM {USAGE.rows("throttled_requests, requests", SCOPE)}""",
 def usage_completeness(id_: int, width: int = 4) -> Panel:
     """Minutes of the range for which the gateway sent usage."""
     long = "dateDiff('second', $__fromTime, $__toTime) > 43200"
-    sql = f"""SELECT if({long}, hours / {_HOURS}, minutes * 60 / {MINUTES_S}) AS "Minutes with usage"
-FROM (SELECT least(uniqExactIf(ts, window_s = 3600), {_HOURS}) AS hours, uniqExact(ts) AS minutes
+    sql = f"""SELECT if({long}, hours / {_HOURS}, minutes * 60 / {whole_minutes_s(_BEGIN)}) AS "Minutes with usage"
+FROM (SELECT least(toInt64(uniqExactIf(ts, window_s = 3600)), {_HOURS}) AS hours, uniqExact(ts) AS minutes
     FROM {USAGE.rows("requests", f"{_ALL} AND if({long}, ts < toStartOfHour($__toTime), {IN_MINUTES})")})
 WHERE hours > 0 OR minutes > 0"""
     return stat(
@@ -109,13 +109,16 @@ WHERE hours > 0 OR minutes > 0"""
         decimals=1,
         width=width,
         steps=thresholds.COMPLETENESS,
-        means="Minutes of the range (hours, beyond half a day) for which your gateway sent usage, of all. A minute "
+        means="Minutes of the range (hours, beyond half a day) for which your gateway sent usage, of all since its "
+        "first. A minute "
         "without usage is missing data here, not a minute without requests.",
         do="Below 100 %: look at the gateway's usage sender; late usage is filled in when it comes.",
     )
 
 
-_HOURS: Final = "greatest(1, dateDiff('hour', toStartOfHour($__fromTime + 3599), toStartOfHour($__toTime)))"
+_BEGIN: Final = f"greatest($__fromTime, (SELECT toDateTime(min(ts), 'UTC') FROM gpufleet.usage_1h WHERE {_ALL}))"
+"""The range, from the first hour on for which there is usage at all."""
+_HOURS: Final = f"greatest(1, dateDiff('hour', toStartOfHour({_BEGIN} + 3599), toStartOfHour($__toTime)))"
 
 
 def _headroom() -> Panel:

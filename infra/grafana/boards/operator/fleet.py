@@ -53,7 +53,7 @@ def _now() -> tuple[Panel, ...]:
             "GPUs in service",
             "sum(gpus_in_service)",
             means="GPUs that count as capacity (accepted, leased or draining) in the newest closed minute.",
-            do="A drop is maintenance, RMA or a lease's end: see Lifecycle below and the annotations.",
+            do="A drop is maintenance, RMA or a lease's end: see GPUs by lifecycle below and the annotations.",
         ),
         _figure(
             Fleet.HEALTHY,
@@ -315,7 +315,7 @@ ORDER BY sick + silent DESC, rack LIMIT 20"""
 
 def _by_model_and_tenant() -> Panel:
     sql = f"""SELECT
-    gpu_model, if(tenant = '', 'nobody', tenant) AS holder,
+    tenant, gpu_model, if(tenant = '', 'nobody', tenant) AS holder,
     sum(gpus) AS gpus_,
     sum(gpus_in_service) AS in_service,
     sum(gpus_reporting) AS reporting,
@@ -327,15 +327,16 @@ def _by_model_and_tenant() -> Panel:
     {share("sum(reported_s)", "sum(expected_s)")} AS complete
 FROM gpufleet.health_1m FINAL
 WHERE {_NOW} AND {SCOPE}
-GROUP BY gpu_model, holder
+GROUP BY gpu_model, tenant, holder
 ORDER BY gpu_model, holder LIMIT 100"""
     return table(
         Fleet.BY_MODEL_AND_TENANT,
         "By model and customer",
         sql,
         {
+            "tenant": HIDDEN,
             "gpu_model": Column("Model"),
-            "holder": Column("Customer", links=(links.board("Capacity and leases", Capacity.UID, {}),)),
+            "holder": Column("Customer", links=(_TO_LEASES,)),
             "gpus_": Column("GPUs"),
             "in_service": Column("In service"),
             "reporting": Column("Reporting"),
@@ -351,6 +352,9 @@ ORDER BY gpu_model, holder LIMIT 100"""
         "counters over the minute.",
         do="Compare healthy with in service; a customer whose GPUs are unhealthy is owed a word before it asks.",
     )
+
+
+_TO_LEASES: Final = links.board("Capacity and leases", Capacity.UID, {"tenant": links.field("tenant")})
 
 
 def _completeness() -> Panel:

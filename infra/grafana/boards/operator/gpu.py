@@ -13,12 +13,12 @@ from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, t
 from infra.grafana.query import (
     GPU,
     IN_MINUTES,
-    MINUTES_S,
     SICK,
     chosen,
     gpu_state,
     known,
     last,
+    minutes_known_s,
     only,
     recent,
     samples,
@@ -115,7 +115,8 @@ WHERE median > 0 AND clock > 0""",
             steps=thresholds.STRAGGLER_RATIO,
             width=4,
             means="Its SM clock over the median of its job's busy GPUs, newest minutes; no data = it has no job.",
-            do="Below 87 %: it slows its whole job. Look at the reasons for held clocks, drain and replace.",
+            do="Below 92 % for three minutes it is a straggler and slows its whole job: look at the reasons for held "
+            "clocks, drain and replace.",
         ),
         stat(
             Gpu.ECC_NOW,
@@ -130,13 +131,13 @@ WHERE median > 0 AND clock > 0""",
         stat(
             Gpu.COMPLETENESS,
             "Completeness",
-            f"""SELECT {share("sum(seconds)", MINUTES_S)} AS "Completeness"
+            f"""SELECT {share("sum(seconds)", minutes_known_s(_NODE))} AS "Completeness"
 FROM {GPU.rows("seconds", f"{SCOPE} AND {IN_MINUTES}")}""",
             unit=units.RATIO,
             decimals=1,
             steps=thresholds.COMPLETENESS,
             width=4,
-            means="Seconds of the range for which a sample came in, of all.",
+            means="Seconds of the range for which a sample came in, of all since the inventory knows the node.",
             do="Compare with the node: if the others are complete, the GPU was gone (gpu_lost).",
         ),
     )

@@ -10,7 +10,7 @@ from infra.grafana.boards import common
 from infra.grafana.boards.ids import Fleet, Health, Power
 from infra.grafana.boards.operator import jobs, versions
 from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeseries
-from infra.grafana.query import FLEET, known, newest_sick, only
+from infra.grafana.query import FLEET, heard, known, newest_sick, only
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND {only('gpu_model')} AND {only('tenant')}"
@@ -79,7 +79,7 @@ def _now() -> tuple[Panel, ...]:
         stat(
             Health.XIDS,
             "XIDs to act on",
-            f"""SELECT count() AS "XIDs"
+            f"""SELECT {heard("count()", SCOPE)} AS "XIDs"
 FROM gpufleet.xids
 WHERE {_IN_RANGE} AND action NOT IN ('none', 'ignore', 'ignore_unless_alone')""",
             unit=units.WHOLE,

@@ -12,11 +12,12 @@ from infra.grafana.panels import HIDDEN, Column, Panel, stat, table, timeline, t
 from infra.grafana.query import (
     GPU,
     IN_MINUTES,
-    MINUTES_S,
     SICK,
     chosen,
     gpu_state,
     known,
+    known_since,
+    minutes_known_s,
     newest_sick,
     only,
     raw,
@@ -61,7 +62,8 @@ def _now() -> tuple[Panel, ...]:
             "Reporting of its GPUs",
             f"""SELECT {share("seen", "gpus")} AS "Reporting"
 FROM (SELECT uniqExact(gpu_index) AS seen FROM gpufleet.gpu_1m FINAL WHERE {_minute()}) AS m,
-    (SELECT sum(length(gpu_index)) AS gpus FROM gpufleet.node_place FINAL WHERE {SCOPE}) AS n""",
+    (SELECT sum(length(gpu_index)) AS gpus FROM gpufleet.node_place FINAL WHERE {SCOPE}) AS n
+WHERE {known_since(SCOPE)} <= $__toTime""",
             unit=units.RATIO,
             steps=thresholds.HEALTHY_SHARE,
             width=4,
@@ -127,15 +129,15 @@ HAVING count() > 0""",
         stat(
             Node.COMPLETENESS,
             "Completeness",
-            f"""SELECT {share("seconds", f"(gpus * {MINUTES_S})")} AS "Completeness"
+            f"""SELECT {share("seconds", f"(gpus * {minutes_known_s(SCOPE)})")} AS "Completeness"
 FROM (SELECT least(sum(seconds), 1e15) AS seconds FROM {GPU.rows("seconds", f"{SCOPE} AND {IN_MINUTES}")}) AS r,
     (SELECT sum(length(gpu_index)) AS gpus FROM gpufleet.node_place FINAL WHERE {SCOPE}) AS n""",
             unit=units.RATIO,
             decimals=1,
             steps=thresholds.COMPLETENESS,
             width=4,
-            means="GPU-seconds that came in over the range, of those that the node's GPUs could have sent. "
-            "Maintenance and opted-out time count as missing here.",
+            means="GPU-seconds that came in over the range, of those that the node's GPUs could have sent since the "
+            "inventory knows the node. Maintenance and opted-out time count as missing here.",
             do="Compare with the timeline: a gap of all GPUs is the node or its agent, of one GPU the GPU.",
         ),
     )
