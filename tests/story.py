@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 START: Final = datetime(2026, 3, 10, 6, tzinfo=UTC)
 END: Final = START + timedelta(hours=24)
 """Crosses a midnight, so that days differ from the range."""
-KEPT: Final = ("node-telemetry", "facility-telemetry", "node-events", "tenant-usage", "tenant-limits", "leases")
+KEPT: Final = (
+    "node-telemetry", "facility-telemetry", "node-events", "tenant-usage", "tenant-limits", "leases", "allocations"
+)  # fmt: skip
 """Topics whose events stay in memory (about 40 MB)."""
 NEWCOMER: Final = "newcomer"
 """A tenant with a user and without anything else."""

@@ -25,13 +25,13 @@ class Asking:
         hours: float = 6,
         wanted: Mapping[str, str] | None = None,
         *,
-        place: int = 0,
+        place: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows of a panel's query (its first, else that of ``place``), over ``hours`` that end at ``at_us`` (else: with
+        """Rows of a panel's only query, or of that of ``place``, over ``hours`` that end at ``at_us`` (else: with
         the day); variables as the board opens with, but for ``wanted``."""
         of_panel = [each for each in self._queries(uid) if each.panel is not None and each.panel.id == panel_id]
-        assert place or len(of_panel) == 1, f"{uid}/{panel_id} has {len(of_panel)} queries"
-        query = of_panel[place]
+        assert place is not None or len(of_panel) == 1, f"{uid}/{panel_id} has {len(of_panel)} queries"
+        query = of_panel[place or 0]
         return self._ask(query, at_us, hours, wanted)
 
     def number(

@@ -84,6 +84,22 @@ class Day:
         gpus = sum(self.nodes[name].gpus for name in held.nodes)
         return gpus * (min(held.end, self.end) - max(held.begin, self.start)) / HOUR_US
 
+    @cached_property
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        """Each job as the last word about it has it."""
+        words = sorted(
+            self.story.events("allocations"), key=lambda e: (micros(e["ts"]), e["state"] == "ended", e["seq"])
+        )
+        return {event["job_id"]: event for event in words}
+
+    def job_of(self, node: str, at: int) -> dict[str, Any] | None:
+        """The job that holds the node at a time: the story's jobs take whole nodes."""
+        for job in self.jobs.values():
+            ended = job["ended_at"]
+            if node in job["nodes"] and micros(job["started_at"]) <= at and (ended is None or micros(ended) > at):
+                return job
+        return None
+
     # what was sent
 
     @cached_property
@@ -170,6 +186,26 @@ class Day:
                 "output_tokens": replayed.output_tokens,
             }.get(name, 0)
         return int(total)
+
+    def usage_between(self, tenant: str, name: str, begin: int, end: int) -> int:
+        """A usage figure of windows that start in [begin, end), the replay included: all of it if it starts there."""
+        total = sum(event[name] or 0 for event in self.usage_windows(tenant, begin, end))
+        replayed = self.story.replayed
+        if tenant == replayed.tenant and begin <= micros(replayed.start) < end:
+            total += int(getattr(replayed, name, 0))
+        return int(total)
+
+    def usage_windows(self, tenant: str, begin: int, end: int) -> Iterator[dict[str, Any]]:
+        """Usage as the tenant's gateway sent it, window by window; the replay is not among it."""
+        for minute in range(begin, end, MINUTE_US):
+            yield from self._usage[tenant, minute]
+
+    @cached_property
+    def _usage(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for event in self.story.events("tenant-usage"):
+            found[event["tenant"], micros(event["ts"])].append(event)
+        return found
 
     # limits
 
