@@ -132,6 +132,12 @@ def rotate(
         _run(tenants, steps, dry_run)
         _say(as_json, dry_run, steps, {"tenant": name}, f"tenant {name}: only the newest password is good")
         return
+    good = next((tenant.passwords for tenant in tenants.known() if tenant.name == name), 1)
+    if good > 1 and not at_once:
+        raise UsageError(
+            f"the password before the last of {name} is still good, and may be in use: `gpufleet tenant rotate {name} "
+            "--finish` ends it; then make another (or --now: only the new one is good)"
+        )
     secret = Secret(_file(settings, name, password_file))
     steps = tenants.rotate(name, "" if dry_run else secret.prepare(keep=False), at_once=at_once)
     done = _run(tenants, steps, dry_run)

@@ -12,8 +12,10 @@ from infra.errors import UnreachableError, UsageError
 from producers.checks import tenant_name
 from producers.errors import InputError
 
-RESERVED: Final = frozenset({"admin", "default", "gpufleet", "grafana", "operator", "reader", "writer"})
-"""Names that users, roles or policies of the store's own bear."""
+RESERVED: Final = frozenset(
+    {"admin", "all", "default", "gpufleet", "grafana", "nobody", "operator", "reader", "unleased", "writer"}
+)
+"""Names that users, roles or policies of the store's own bear, and words that boards use beside tenants."""
 
 
 def checked(name: str) -> str:
@@ -23,7 +25,7 @@ def checked(name: str) -> str:
     except InputError as error:
         raise UsageError(str(error)) from None
     if name in RESERVED:
-        raise UsageError(f"{name!r} is taken: {', '.join(sorted(RESERVED))} are the store's own")
+        raise UsageError(f"{name!r} is taken: {', '.join(sorted(RESERVED))} mean something else")
     return name
 
 

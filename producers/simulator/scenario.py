@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from producers.simulator import models
 from producers.simulator.reading import ScenarioError, nearest, read_table
@@ -141,6 +142,10 @@ class Scenario:
         return sum(g.nodes * g.gpus_per_node * models.MODELS[g.model].all_in_w for g in self.groups)
 
 
+MOST_NODES: Final = 200_000
+"""Six times Colossus 1: what is meant to be more would take all of a machine's memory before anything is said."""
+
+
 def names() -> list[str]:
     """The scenarios that come with gpufleet."""
     folder = files("producers.simulator") / "scenarios"
@@ -189,6 +194,7 @@ def check(scenario: Scenario) -> None:
     prefixes = [group.prefix or group.model.lower() for group in scenario.groups]
     if len(set(prefixes)) != len(prefixes):
         raise ScenarioError("groups: two have the same prefix; give each group of a model its own")
+    _refuse_too_many(scenario.nodes, "groups")
     if not scenario.groups or not scenario.tenants:
         raise ScenarioError("expected at least one [[groups]] and one [[tenants]] table")
     if len({tenant.name for tenant in scenario.tenants}) != len(scenario.tenants):
@@ -202,10 +208,16 @@ def check(scenario: Scenario) -> None:
         raise ScenarioError("power.feeds and cooling.racks_per_cdu: expected at least 1")
 
 
+def _refuse_too_many(nodes: int, where: str) -> None:
+    if nodes > MOST_NODES:
+        raise ScenarioError(f"{where}: expected at most {MOST_NODES:,} nodes in one process, found {nodes:,}")
+
+
 def scaled(scenario: Scenario, nodes: int) -> Scenario:
     """The scenario with ``nodes`` nodes in all, groups in proportion (largest remainders), none left empty."""
     if nodes < len(scenario.groups):
         raise ScenarioError(f"--nodes {nodes}: expected at least {len(scenario.groups)}, one for each group")
+    _refuse_too_many(nodes, "--nodes")
     total = scenario.nodes
     shares = [group.nodes * nodes / total for group in scenario.groups]
     counts = [max(1, int(share)) for share in shares]

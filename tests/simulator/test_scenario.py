@@ -84,6 +84,11 @@ def test_scaling_keeps_proportions(nodes: int) -> None:
     assert scenario.power.site_cap_w == pytest.approx(310e6 * scenario.full_load_w / 291.8928e6)
 
 
+def test_more_nodes_than_a_machine_can_hold_are_refused_at_once() -> None:
+    with pytest.raises(ScenarioError, match="--nodes: expected at most 200,000 nodes in one process, found 99,999,999"):
+        load("small", nodes=99_999_999)
+
+
 def test_fewer_nodes_than_groups_is_refused() -> None:
     with pytest.raises(ScenarioError, match="at least 3"):
         load("colossus1", nodes=2)

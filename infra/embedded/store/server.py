@@ -90,7 +90,8 @@ class Server:
         app = web.Application(client_max_size=1 << 40)  # bodies are bounded by the spool
         app.router.add_get("/ping", self._ping)
         app.router.add_get("/replicas_status", self._ping)
-        app.router.add_route("*", "/", self._query)
+        app.router.add_get("/", self._query)
+        app.router.add_post("/", self._query)
         app.cleanup_ctx.append(self._follow_writes)
         return app
 
