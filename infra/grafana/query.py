@@ -37,6 +37,12 @@ def minutes_known_s(scope: str) -> str:
     return f"if(toUnixTimestamp({since}) = 0, 0, {whole_minutes_s(f'greatest($__fromTime, {since})')})"
 
 
+def held_by(site: str, node: str) -> str:
+    """Customer that leases a node in the newest closed minute of the range; empty = nobody. Operator's boards only."""
+    at = "toDateTime64($__toTime - 60, 6, 'UTC')"
+    return f"dictGetOrDefault('gpufleet.lease_by_node', 'tenant', (toString({site}), toString({node})), {at}, '')"
+
+
 def heard(expression: str, scope: str) -> str:
     """The expression, or NULL where nothing was heard of any GPU in the range: no data is not zero."""
     return f"if((SELECT count() FROM {HEALTH.rows('reported_s', scope)}) = 0, NULL, {expression})"

@@ -164,3 +164,9 @@ def around(day: Day, health: Health, tenant: str, at: int) -> dict[str, float | 
             figures = lived.accepted / ((end - begin) / 1e6), made / (lived.healthy / 3600), throttled / requests
         found |= zip((f"gpus_{when}", f"tokens_{when}", f"throttled_{when}"), figures, strict=True)
     return found
+
+
+def test_a_hand_over_away_is_a_change(story: Story, day: Day) -> None:
+    at = day.start + 1000 * MINUTE_US
+    found = Asking(story, "anthropic").number(Effect.UID, Effect.LAST_CHANGE, at, hours=24)
+    assert found == (at - story.fact["lease_handover"]["at"]) / 1e6

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pytest
 
+from infra.grafana.boards.ids import Capacity, Power, Rack
 from infra.grafana.boards.ids import Node as NodeBoard
-from infra.grafana.boards.ids import Power, Rack
 from tests.grafana.asking import Asking
 from tests.grafana.day import HOUR_US, MINUTE_US, Day, micros
 from tests.grafana.health import Health
@@ -402,3 +402,19 @@ def test_energy_by_customer_and_power_by_model(ask: Asking, day: Day) -> None:
         hour = range(day.end - HOUR_US, day.end, MINUTE_US)
         watts = statistics.mean(sum(day.readings(m, "power_w", in_rack(day, number))) for m in hour)
         assert power[rack.model.name][day.end - HOUR_US] == pytest.approx(watts)
+
+
+def test_the_customer_of_a_node_is_that_of_the_minute(ask: Asking, day: Day) -> None:
+    at = day.start + HOUR_US
+    rows = ask.rows(Rack.UID, Rack.NODES, at, 1, {"rack": "gb200-r0001"})
+    assert len(rows) == 18
+    for row in rows:
+        assert row["tenant"] == day.tenant_of(row["node_id"], at - MINUTE_US)
+
+
+def test_the_customer_of_a_node_that_is_away_is_that_of_the_minute(story: Story, day: Day) -> None:
+    at = day.start + 2 * HOUR_US
+    rows = Asking(story).rows(Capacity.UID, Capacity.NOT_IN_SERVICE, at)
+    assert rows
+    for row in rows:
+        assert row["tenant_"] == day.tenant_of(row["node_id"], at - MINUTE_US)

@@ -158,11 +158,17 @@ def test_requests_a_second_in_the_last_minute(ask: Asking, day: Day, tenant: str
 
 
 @pytest.mark.parametrize(("uid", "panel"), [(Throughput.UID, Throughput.COMPLETENESS), (Usage.UID, Usage.COMPLETENESS)])
-def test_hours_and_minutes_before_the_first_usage_are_missing(ask: Asking, day: Day, uid: str, panel: int) -> None:
+def test_hours_and_minutes_before_the_first_usage_are_not_missing(ask: Asking, day: Day, uid: str, panel: int) -> None:
     """The newest minute may still be on its way: it is left out of both."""
     assert ask.number(uid, panel, hours=24) == 1
-    assert ask.number(uid, panel, hours=30) == pytest.approx(24 / 30)
-    assert ask.number(uid, panel, day.start + HOUR_US, hours=2) == pytest.approx(59 / 119)
+    assert ask.number(uid, panel, hours=30) == 1
+    assert ask.number(uid, panel, day.start + HOUR_US, hours=2) == 1
+
+
+@pytest.mark.parametrize(("uid", "panel"), [(Throughput.UID, Throughput.COMPLETENESS), (Usage.UID, Usage.COMPLETENESS)])
+def test_hours_and_minutes_after_the_last_usage_are_missing(ask: Asking, day: Day, uid: str, panel: int) -> None:
+    assert ask.number(uid, panel, day.end + HOUR_US, hours=2) == pytest.approx(60 / 119)
+    assert ask.number(uid, panel, day.end + 6 * HOUR_US, hours=24) == pytest.approx(18 / 24)
 
 
 # usage and caps

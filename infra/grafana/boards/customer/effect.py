@@ -95,8 +95,9 @@ FROM
             f"""SELECT if(max(at) = toDateTime(0), NULL, dateDiff('second', max(at), $__toTime)) AS "Ago"
 FROM
 (
-    SELECT toDateTime(valid_from) AS at FROM gpufleet.lease_current
-    WHERE {SCOPE} AND valid_from <= $__toTime AND notEmpty(nodes)
+    SELECT toDateTime(if(begins, valid_from, valid_to)) AS at
+    FROM gpufleet.lease_current ARRAY JOIN [true, false] AS begins
+    WHERE {SCOPE} AND if(begins, valid_from, valid_to) <= $__toTime AND notEmpty(nodes)
     UNION ALL
     SELECT toDateTime(valid_from) FROM gpufleet.tenant_limits
     WHERE {SCOPE} AND flaws = 0 AND action = 'raised' AND valid_from <= $__toTime

@@ -9,7 +9,7 @@ from infra.grafana.board import Board, Row
 from infra.grafana.boards import common
 from infra.grafana.boards.ids import Capacity, Fleet
 from infra.grafana.panels import HIDDEN, Column, Panel, bargauge, stat, table, timeseries
-from infra.grafana.query import HEALTH, only, recent, share
+from infra.grafana.query import HEALTH, held_by, only, recent, share
 from infra.grafana.target import OPERATOR
 
 SCOPE: Final = f"{only('site')} AND {only('gpu_model')} AND {only('tenant')}"
@@ -297,7 +297,12 @@ FROM
         -- An end of maintenance brings back the last state before it; one never told of counts as accepted.
         if(heard[-1].4 != '', heard[-1].4, coalesce(
             nullIf(arrayLast(w -> w.4 NOT IN ('', 'maintenance'), heard).4, ''), 'accepted')) AS state
-    FROM (SELECT site, node_id, rack, gpu_model, tenant, gpu_index FROM gpufleet.node_place FINAL WHERE {nodes}) AS p
+    FROM
+    (
+        SELECT site, node_id, rack, gpu_model, {held_by("site", "node_id")} AS tenant, gpu_index
+        FROM gpufleet.node_place FINAL
+        WHERE {nodes}
+    ) AS p
     INNER JOIN
     (
         SELECT site, node_id, groupArray((ts, rank, gpu, state)) AS words

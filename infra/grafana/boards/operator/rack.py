@@ -16,6 +16,7 @@ from infra.grafana.query import (
     SICK,
     chosen,
     gpu_state,
+    held_by,
     known,
     newest_sick,
     only,
@@ -150,8 +151,8 @@ ORDER BY time, series"""
 
 def _nodes() -> Panel:
     sql = f"""SELECT
-    p.site AS site, p.slot AS slot, p.node_id AS node_id, p.tenant AS tenant, p.gpu_model AS gpu_model,
-    length(p.gpu_index) AS gpus,
+    p.site AS site, p.slot AS slot, p.node_id AS node_id, {held_by("p.site", "p.node_id")} AS tenant,
+    p.gpu_model AS gpu_model, length(p.gpu_index) AS gpus,
     m.reporting AS reporting,
     s.sick AS sick,
     m.power AS power,
