@@ -45,7 +45,14 @@ def held_by(site: str, node: str) -> str:
 
 def heard(expression: str, scope: str) -> str:
     """The expression, or NULL where nothing was heard of any GPU in the range: no data is not zero."""
-    return f"if((SELECT count() FROM {HEALTH.rows('reported_s', scope)}) = 0, NULL, {expression})"
+    any_row = " UNION ALL ".join(
+        f"(SELECT 1 FROM gpufleet.{table} WHERE ts >= {begin} AND ts <= $__toTime AND {scope} LIMIT 1)"
+        for table, begin in (
+            ("health_1m", "greatest($__fromTime, $__toTime - 86400)"),
+            ("health_1h", "toStartOfHour($__fromTime)"),
+        )
+    )
+    return f"if((SELECT count() FROM ({any_row})) = 0, NULL, {expression})"
 
 
 def chosen(variable: str) -> str:
