@@ -228,11 +228,15 @@ FROM
 
 
 def _tails(store: Store, scope: Scope, runs: Runs) -> dict[RunKey, tuple[int, int]]:
-    """What was given out beyond the last stored number of a run."""
+    """What was given out beyond the last stored number of a run. Not of a run whose producer had begun another before
+    the time looked at: all of its events are older (a run's number is its start in microseconds)."""
+    begun = _begun_before(scope, runs)
     short = {
         key: given
         for key, given in runs.expected.items()
-        if scope.concerns(key[0]) and (key not in runs.stored or runs.stored[key].last < given - 1)
+        if scope.concerns(key[0])
+        and (key not in runs.stored or runs.stored[key].last < given - 1)
+        and begun.get(key[0], 0) <= key[1]
     }
     last = {key: run.last for key, run in runs.stored.items()}
     if scope.since is not None:
@@ -242,6 +246,16 @@ def _tails(store: Store, scope: Scope, runs: Runs) -> dict[RunKey, tuple[int, in
             for key, run in _stored(store, runs.kind, everything, f" AND {of_these}").items():
                 last[key] = max(run.last, last.get(key, -1))
     return {key: (last.get(key, -1) + 1, given - 1) for key, given in short.items() if last.get(key, -1) < given - 1}
+
+
+def _begun_before(scope: Scope, runs: Runs) -> dict[str, int]:
+    """Producer -> its newest run that had begun before the time looked at."""
+    begun: dict[str, int] = {}
+    if scope.since is not None:
+        for producer, run in (*runs.expected, *runs.stored):
+            if run <= scope.since * 1e6:
+                begun[producer] = max(run, begun.get(producer, 0))
+    return begun
 
 
 def _dead(store: Store, topic: str, holes: Mapping[RunKey, object]) -> dict[RunKey, list[int]]:

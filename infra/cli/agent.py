@@ -59,6 +59,8 @@ def command(
 
     with explained("--for"):
         length_us = duration_us(duration) if duration else None
+    if length_us == 0:
+        raise UsageError(f"--for expects more than no time, found {duration}")
     settings = settings.with_flags(
         {
             "agent.node_id": node,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.cli.common import UsageError, json_option, print_json, settings_options
+from infra.cli.common import Finite, UsageError, json_option, print_json, settings_options
 from infra.config import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ Examples:
 @click.option("--no-kafka", is_flag=True, help="Leave the consumer group's committed offsets out.")
 @click.option(
     "--in-flight",
+    type=Finite(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -81,6 +82,7 @@ def command(
     from consumers.audit.runs import record
     from infra.connections import connect_store
 
+    begin = since_when(since) if since else None
     client = connect_store(settings, admin=True)
     kept = dict.fromkeys((settings.agent.state_dir, settings.simulate.state_dir))
     folders = journals or tuple(folder for folder in kept if folder.is_dir())
@@ -89,7 +91,7 @@ def command(
     report = audit(
         client,
         list(expected(folders)),
-        since_when(since) if since else None,
+        begin,
         node,
         committed=None if no_kafka else committed(settings),
         compare_windows=windows or ("all" if since else "sample"),  # type: ignore[arg-type]
@@ -98,7 +100,7 @@ def command(
         spooled=list(spooled(folders)),
         say=(lambda text: click.echo(f"... {text}", err=True)) if sys.stderr.isatty() else lambda _text: None,
     )
-    record(client, report, since_when(since) if since else None, node)
+    record(client, report, begin, node)
     mended = repair(client, report.findings) if mend else None
     if as_json:
         print_json({**report.to_dict(), **({"repaired": asdict(mended)} if mended else {})})
@@ -224,7 +226,10 @@ def since_when(text: str) -> datetime:
     """A moment: so long ago (15m, 2h), or ISO 8601. UsageError when it is neither."""
     span = _SPAN.fullmatch(text.strip())
     if span:
-        return datetime.now(UTC) - timedelta(seconds=int(span[1]) * _UNIT_S[span[2]])
+        try:
+            return datetime.now(UTC) - timedelta(seconds=int(span[1]) * _UNIT_S[span[2]])
+        except OverflowError:
+            raise UsageError(f"{text} ago is before there was a calendar") from None
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

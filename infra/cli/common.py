@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "ConfigError",
+    "Finite",
     "GpufleetError",
     "UnreachableError",
     "UsageError",
@@ -34,6 +36,17 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Finite(click.FloatRange):
+    """A number that is one: neither nan, which is in every range, nor inf."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a number, found {value}", param, ctx)
+        return number
+
 
 EXTRA_OF_MODULE = {
     "aiohttp": "embedded",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.cli.common import UsageError, json_option, print_json, settings_options
+from infra.cli.common import Finite, UsageError, json_option, print_json, settings_options
 from infra.cli.producing import expect_topics, explained
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ Examples:
 @click.option(
     "--ticks", type=click.IntRange(1, 60), help="Ticks of a second in an event. [default: 1; 5 from 10,000 GPUs]"
 )
-@click.option(
-    "--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Times faster."
-)
+@click.option("--speed", type=Finite(min=0, min_open=True), default=1.0, show_default=True, help="Times faster.")
 @click.option("--for", "duration", metavar="TIME", help="Stop after this time, e.g. 60s. [default: run until stopped]")
 @click.option(
     "--link-schedule",

@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from infra.cli.common import json_option, print_json
+from infra.cli.common import Finite, json_option, print_json
 from infra.cli.producing import explained
 from infra.config import load
 from infra.config.runtime import DEFAULT_FOLDER
@@ -29,7 +29,7 @@ Examples:
 @click.option("--nodes", type=click.IntRange(min=1), help="Scale the scenario to this many nodes.")
 @click.option("--seed", type=click.IntRange(min=0), help="Another fleet, other faults.")
 @click.option("--for", "duration", metavar="TIME", help="Stop by itself after this long live (60s, 5m), and audit.")
-@click.option("--speed", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Faster than the clock.")
+@click.option("--speed", type=Finite(min=0.01), default=1.0, show_default=True, help="Faster than the clock.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

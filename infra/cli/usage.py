@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from infra.cli.common import UsageError, json_option, print_json, settings_options
+from infra.cli.common import Finite, UsageError, json_option, print_json, settings_options
 from infra.cli.producing import explained, producer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ Examples:
 @click.option("--product", default="", help="For requests that name none.")
 @click.option("--model", default="", help="For requests that name none.")
 @click.option("--tier", default="", help="For requests that name none.")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Send at X times the log's own pace.")
+@click.option("--speed", type=Finite(min=0, min_open=True), help="Send at X times the log's own pace.")
 @click.option("--at-once", is_flag=True, help="Send as fast as the broker takes it (the default).")
 @click.option("--shift-to", metavar="TIME", help="Move the first request into the window of this time (with zone).")
 @click.option("--keep-times", is_flag=True, help="Keep the log's times. [default: the last request moves to now]")

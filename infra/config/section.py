@@ -43,4 +43,6 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 class Section(BaseModel):
     """A table of settings: frozen, no unknown keys, inputs never repeated in errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, allow_inf_nan=False
+    )

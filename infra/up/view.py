@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import termios
 import time
@@ -175,7 +176,7 @@ def _echo(*, on: bool) -> bool:
 def print_questions(data: str, url: str) -> None:
     """Where to ask, and five things worth asking, on stderr."""
     lines = [f"\nSQL endpoint: {url} (user operator, password in {data}/store/operator.password); in another terminal:"]
-    where = "" if data == "gpufleet-data" else f" --data {data}"
+    where = "" if data == "gpufleet-data" else f" --data {shlex.quote(str(data))}"
     lines += [f'  # {question}\n  gpufleet sql{where} "{sql}"' for question, sql in QUESTIONS.items()]
     print("\n".join(lines) + "\n", file=sys.stderr)
 

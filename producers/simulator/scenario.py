@@ -167,7 +167,12 @@ def load(name_or_path: str | Path, nodes: int | None = None, seed: int | None = 
                 f"no scenario {text!r}: expected one of {', '.join(names())} or the path of a TOML file"
                 + nearest(text, names())
             )
-        source = path.read_text()
+        try:
+            source = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"scenario {text!r} is not UTF-8 text, at byte {error.start + 1}") from None
+        except OSError as error:
+            raise ScenarioError(f"scenario {text!r} cannot be read: {error.strerror}") from None
     try:
         table = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:

@@ -21,7 +21,8 @@ class Truth:
         """GPU samples sent on the fast lane: GPUs times ticks."""
         self.facts: list[dict[str, Any]] = []
         """Everything that was noted, in order; ``what`` names the kind of fact."""
-        self._file = file.open("a") if file else None
+        # By lines: what was told is there, whatever ends the process.
+        self._file = file.open("a", buffering=1) if file else None
 
     def sent(self, messages: Sequence[Message]) -> None:
         """Count messages as sent."""

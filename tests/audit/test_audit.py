@@ -197,7 +197,17 @@ def test_since_looks_at_no_more_than_asked(bench: Bench) -> None:
     )
     assert (Kind.GAP, TOPIC, "n0", 15, 15, 1) in off(report)
     assert (Kind.GAP, TOPIC, "n0", 2, 2, 1) not in off(report)
+    assert not [each for each in off(report) if each[0] is Kind.TAIL], "that run was over before RUN began: too old"
+    before = [Expected("n0", RUN, TOPIC, 24), Expected("n0", RUN - 1, TOPIC, 5)]
+    report = run_audit(bench, before, since=datetime.fromtimestamp(T0 - 60, UTC))
     assert (Kind.TAIL, TOPIC, "n0", 0, 4, 5) in off(report), "no event of that run is stored at any time"
+
+
+def test_a_tail_is_told_since_a_time_at_which_its_producer_had_begun_nothing_else(bench: Bench) -> None:
+    """Where the lost events lie is not known: they may be of any time after the last that is stored."""
+    bench.events.insert(TOPIC, quiet(bench, nodes=1, minutes=2), ledger=False)
+    report = run_audit(bench, [Expected("n0", RUN, TOPIC, 30)], since=datetime.fromtimestamp(T0 + 3600, UTC))
+    assert (Kind.TAIL, TOPIC, "n0", 24, 29, 6) in off(report)
 
 
 def test_holes_and_sums_of_the_ledger(bench: Bench) -> None:

@@ -112,3 +112,22 @@ def raising(error: BaseException) -> Callable[[], None]:
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("up", "--speed", "nan"), "expected a number, found nan"),
+        (("simulate", "--speed", "inf", "--dry-run", "--for", "5s"), "expected a number, found inf"),
+        (("usage", "replay", "x.csv", "--tenant", "a", "--speed", "nan"), "expected a number, found nan"),
+        (("audit", "--in-flight", "nan"), "expected a number, found nan"),
+        (("audit", "--in-flight", "-5"), "-5"),
+        (("audit", "--since", "99999999999999d"), "before there was a calendar"),
+        (("dlq", "list", "--since", "99999999999999d"), "before there was a calendar"),
+        (("consume", "--set", "consume.flush_mb=inf"), "consume.flush_mb"),
+        (("agent", "--for", "0s"), "--for expects more than no time"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_in_a_line(arguments: tuple[str, ...], why: str) -> None:
+    done = gpufleet(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr, why in done.stderr) == (2, False, True), done.stderr

@@ -89,6 +89,12 @@ def test_more_nodes_than_a_machine_can_hold_are_refused_at_once() -> None:
         load("small", nodes=99_999_999)
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (file := tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ScenarioError, match="is not UTF-8 text, at byte 1"):
+        load(file)
+
+
 def test_fewer_nodes_than_groups_is_refused() -> None:
     with pytest.raises(ScenarioError, match="at least 3"):
         load("colossus1", nodes=2)

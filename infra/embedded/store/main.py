@@ -220,7 +220,9 @@ def _leftovers(data: Path) -> Leftovers:
 
 def _unheard(host: str, port: int, error: OSError) -> StoreError:
     if error.errno == errno.EADDRINUSE:
-        return PortInUse(f"port {port} of {host} is in use. Choose another (--port), or 0 for any free one.")
+        return PortInUse(
+            f"port {port} of {host} is in use. Choose another (setting embedded.store_port), or 0 for any free one."
+        )
     return StoreError(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
