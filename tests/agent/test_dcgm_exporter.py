@@ -23,6 +23,10 @@ MIB = 2**20
 # Every field of dcgm-exporter's default-counters.csv and dcp-metrics-included.csv, enabled or commented out, with a
 # value as the exporter prints it and what gpufleet is to make of it (None: recognised, not stored).
 FIELDS: list[tuple[str, str, str | None, float | None]] = [
+    ("DCGM_EXP_CLOCK_EVENTS_COUNT", "2", None, None),
+    ("DCGM_EXP_XID_ERRORS_COUNT", "1", None, None),
+    ("DCGM_EXP_GPU_HEALTH_STATUS", "0", None, None),
+    ("DCGM_EXP_P2P_STATUS", "0", None, None),
     ("DCGM_FI_DEV_SM_CLOCK", "1980", "clock_sm_mhz", 1980),
     ("DCGM_FI_DEV_MEM_CLOCK", "2619", "clock_mem_mhz", 2619),
     ("DCGM_FI_DEV_MEMORY_TEMP", "51", "temp_mem_c", 51),

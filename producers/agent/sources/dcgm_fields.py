@@ -48,6 +48,7 @@ class Field:
     """One DCGM field."""
 
     id: int
+    """DCGM's number; 0 = counted by dcgm-exporter itself."""
     type: Type
     metric: str
     """Field of node-telemetry or node-counters; empty = recognised, but the schemas have no place for it."""
@@ -141,6 +142,8 @@ _TABLE: tuple[tuple[int, Type, str, float, str], ...] = (
     (1078, _W, "c2c_rx_bytes_per_s", 1, "PROF_C2C_RX_ALL_BYTES"),
     (1216, _D, "nvlink_symbol_ber", 1, "NVLINK_COUNT_SYMBOL_BER_FLOAT NVLINK_SYMBOL_BER_RATIO"),
     (1523, _N, "recovery_action", 1, "GET_GPU_RECOVERY_ACTION GPU_RECOVERY_ACTION"),
+    (0, _N, "", 1, "!DCGM_EXP_CLOCK_EVENTS_COUNT !DCGM_EXP_XID_ERRORS_COUNT !DCGM_EXP_GPU_HEALTH_STATUS "
+     "!DCGM_EXP_P2P_STATUS"),
 )  # fmt: skip
 
 
