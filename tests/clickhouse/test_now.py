@@ -157,6 +157,22 @@ def test_headroom_is_the_limit_less_what_its_window_holds(db: Database) -> None:
     assert rows == [("gpu_quota", "", 8, 2, 6), ("output_tokens", "m1", 1000, 400, 600), ("requests", "", 200, 50, 150)]
 
 
+@pytest.mark.parametrize(("age", "used"), [(1, 30), (2, 30), (9, 30), (40, None)])
+def test_a_window_ends_with_the_newest_minute_that_is_known(db: Database, age: int, used: int | None) -> None:
+    """Not with the minute that has just ended, whose usage is still on its way."""
+    site, set_at = f"headroom-{age}", minutes_ago(900)
+    not_at_a_minutes_end()
+    limit = {"site": site, "ts": set_at, "valid_from": set_at, "limit_name": "requests", "window_s": 60}
+    db.insert("tenant-limits", {**limit, "limit_value": 100})
+    for minutes, requests in ((age, 30), (age + 1, 50)):
+        db.client.command(
+            "INSERT INTO gpufleet.usage_1m (site, tenant, ts, model, requests, version)"
+            f" VALUES ('{site}', 't', {minutes_ago(minutes) // SECOND}, 'm', {requests}, 1)"
+        )
+    rows = db.rows(f"SELECT used FROM gpufleet.tenant_headroom WHERE site = '{site}'")
+    assert rows == [(used or 0,)]
+
+
 def test_a_days_usage_is_summed_per_product_and_model(db: Database) -> None:
     site, day = "daily", int(time.time()) // 86400 * 86400
     for workspace, version, requests in (("w1", 1, 10), ("w1", 2, 12), ("w2", 1, 5)):

@@ -56,8 +56,10 @@ FROM
 )
 WHERE tupleElement(latest, 3) != 'removed';
 
--- Grain: one limit in force, and how much of it is taken in the window that ends with the last closed minute. Usage of
--- windows longer than a minute is not split: it counts where it starts.
+-- Grain: one limit in force of one tenant, with what is taken of it in the window that ends with the newest minute of
+-- which usage is known, as the board Usage and caps has it. The minute that has just ended is not summed up yet: counted
+-- up to now, every window of a minute was empty for the first seconds of the next. A tenant of whom nothing was heard
+-- for a quarter of an hour used nothing. A window of usage longer than a minute is not split: it counts where it starts.
 CREATE OR REPLACE VIEW gpufleet.tenant_headroom
 (
     site LowCardinality(String) COMMENT 'Data centre.',
@@ -96,12 +98,15 @@ LEFT JOIN
     FROM gpufleet.limits_current AS c
     INNER JOIN
     (
-        SELECT site, tenant, ts, product, model, tier, requests, input_tokens, output_tokens
+        SELECT
+            site, tenant, ts, product, model, tier, requests, input_tokens, output_tokens,
+            max(ts) OVER (PARTITION BY site, tenant) + 60 AS known,
+            if(known > toStartOfMinute(now()) - 900, known, toStartOfMinute(now())) AS until
         FROM gpufleet.usage_1m FINAL
         WHERE ts >= toStartOfMinute(now()) - toIntervalDay(8) AND ts < toStartOfMinute(now())
     ) AS u ON u.site = c.site AND u.tenant = c.tenant
     WHERE (c.product = '' OR c.product = u.product) AND (c.model = '' OR c.model = u.model)
-        AND (c.tier = '' OR c.tier = u.tier) AND u.ts >= toStartOfMinute(now()) - c.window_s
+        AND (c.tier = '' OR c.tier = u.tier) AND u.ts >= u.until - c.window_s
     GROUP BY site, tenant, limit_name, window_s, product, model, tier
 ) AS u ON u.site = l.site AND u.tenant = l.tenant AND u.limit_name = l.limit_name AND u.window_s = l.window_s
     AND u.product = l.product AND u.model = l.model AND u.tier = l.tier
