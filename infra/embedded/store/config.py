@@ -109,8 +109,8 @@ def row_filters(policies: Mapping[str, Policy], database: str, carriers: Carrier
 
     A row is seen if the connection's carrier (setting log_comment) is the administrator's secret, or the row's tenant,
     or the operators' secret and the row is one that operators see. Who asks is a constant of a query: a filter is
-    either true, and costs nothing, or a comparison of the tenant. Where the primary key has the tenant, it skips what
-    others have, and neither time nor any count tells what a condition would have met there.
+    either true or a comparison of the tenant. Where the primary key has the tenant, it skips what others have, whatever
+    else a question asks for.
 
     The policies with an empty table name are database-wide. The engine joins them with a table's own by OR, so they
     let the administrator through and nobody else: tables that are not listed, also those created later, show nothing to
