@@ -64,7 +64,7 @@ def begin(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Take NODEs out of service from now on. Alerts about GPUs and nodes leave them out; leased ones are not delivered."""
+    """Take NODEs out of service from now on: not delivered, if they are leased, and left out by alerts about nodes."""
     from infra.maintenance import beginning
 
     _tell(settings, beginning, nodes, racks, gpu, reason, dry_run=dry_run, yes=yes, as_json=as_json)

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.store
 TENANTS = ("anthropic", "nimbus", "house")
 
 
-@pytest.fixture(scope="module")
-def day(story: Story) -> Day:
-    return Day(story)
-
-
 @pytest.fixture(params=TENANTS)
 def tenant(request: pytest.FixtureRequest) -> str:
     return str(request.param)

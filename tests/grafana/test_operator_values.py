@@ -19,11 +19,6 @@ pytestmark = pytest.mark.store
 
 
 @pytest.fixture(scope="module")
-def day(story: Story) -> Day:
-    return Day(story)
-
-
-@pytest.fixture(scope="module")
 def ask(story: Story) -> Asking:
     return Asking(story)
 
